@@ -1,0 +1,1 @@
+"""Program 2: claims work and drives it in one cluster."""

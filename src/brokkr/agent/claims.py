@@ -1,0 +1,76 @@
+"""
+Which claims the broker has confirmed to this process as this agent's.
+
+Only these are run: a Work resource proves nothing, for anybody who may create one can
+forge its labels.  The broker's word is had again by the first heartbeat after a start.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from uuid import UUID
+
+from brokkr.wire.bodies import ClaimBody
+from brokkr.work.model import Work
+from brokkr.work.names import work_name
+
+
+@dataclass(slots=True)
+class HeldClaim:
+    """One confirmed claim.
+
+    Attributes:
+        unwritten: The claim's answer, while its Work resource has yet to be created.
+    """
+
+    work_id: UUID
+    claim_id: UUID
+    round: int
+    lease_seconds: float
+    unwritten: ClaimBody | None = None
+
+    @property
+    def name(self) -> str:
+        """Return the name of the one Work resource that stands for it."""
+        return work_name(self.work_id, round=self.round)
+
+
+class HeldClaims:
+    """The confirmed claims by claim id, and the broker that confirmed them."""
+
+    def __init__(self) -> None:
+        """Know of nothing yet."""
+        self.broker: str | None = None
+        self._by_id: dict[UUID, HeldClaim] = {}
+
+    def __iter__(self) -> Iterator[HeldClaim]:
+        """Iterate over a copy, so that claims may come and go meanwhile."""
+        return iter(list(self._by_id.values()))
+
+    def confirm(
+        self, work_id: UUID, claim_id: UUID, *, round: int, lease_seconds: float
+    ) -> HeldClaim:
+        """Note that the broker says that this claim is held."""
+        held = self._by_id.get(claim_id)
+        if held is None:
+            held = HeldClaim(work_id, claim_id, round, lease_seconds)
+            self._by_id[claim_id] = held
+        held.lease_seconds = lease_seconds
+        return held
+
+    def drop(self, claim_id: UUID) -> None:
+        """Forget a claim that is over."""
+        self._by_id.pop(claim_id, None)
+
+    def holds(self, work: Work) -> bool:
+        """Say whether the claim on a Work resource is confirmed."""
+        held = self._by_id.get(work.claim.claim_id)
+        return held is not None and held.name == work.name and work.claim.broker == self.broker
+
+    def is_from_elsewhere(self, work: Work) -> bool:
+        """
+        Say whether another broker's claim is on the resource, as far as is known.
+
+        What this broker says of such a claim counts for nothing: a broker restored from
+        a backup must not erase results that it does not remember asking for.
+        """
+        return work.claim.broker != self.broker

@@ -1,0 +1,1 @@
+"""The Work controller: observe, decide, act."""

@@ -1,0 +1,128 @@
+"""
+Where keys wait to be reconciled, and the workers that take them.
+
+The rules of Kubernetes' own work queues: a key waits once however often it is added, is
+never handed to two workers at a time (added meanwhile, it comes again afterwards), can
+be added for later, and backs off by itself when it fails.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+import structlog
+
+from brokkr.agent.kube.errors import KubeConflict, KubeError
+from brokkr.work.errors import BrokkrError
+
+log = structlog.get_logger()
+
+FIRST_BACKOFF = timedelta(milliseconds=100)
+LAST_BACKOFF = timedelta(seconds=30)
+
+
+class Workqueue:
+    """Deduplicated keys, with delays and a backoff for each."""
+
+    def __init__(self, jitter: Callable[[], float]) -> None:
+        """
+        Make an empty queue.
+
+        Args:
+            jitter: A factor near 1 for each backoff, so that failures do not march in step.
+        """
+        self._jitter = jitter
+        self._waiting: deque[str] = deque()
+        self._dirty: set[str] = set()
+        self._busy: set[str] = set()
+        self._later: dict[str, asyncio.TimerHandle] = {}
+        self._failures: dict[str, int] = {}
+        self._available = asyncio.Event()
+
+    def add(self, key: str) -> None:
+        """Add a key, unless it waits already."""
+        self._cancel_later(key)
+        if key in self._dirty:
+            return
+        self._dirty.add(key)
+        if key not in self._busy:
+            self._waiting.append(key)
+            self._available.set()
+
+    def add_later(self, key: str, delay: timedelta) -> None:
+        """Add a key after a delay, or earlier if it is to come earlier already."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + max(delay.total_seconds(), 0.0)
+        before = self._later.get(key)
+        if before is not None:
+            if before.when() <= due:
+                return
+            before.cancel()
+        self._later[key] = loop.call_at(due, self.add, key)
+
+    def add_after_failure(self, key: str) -> timedelta:
+        """Add a key after a delay that doubles with each failure in a row; return it."""
+        count = self._failures.get(key, 0)
+        self._failures[key] = count + 1
+        delay = min(FIRST_BACKOFF * 2 ** min(count, 20), LAST_BACKOFF) * self._jitter()
+        self.add_later(key, delay)
+        return delay
+
+    def forget_failures(self, key: str) -> None:
+        """Start the key's backoff over: it went well."""
+        self._failures.pop(key, None)
+
+    async def get(self) -> str:
+        """Wait for a key and take it; :meth:`done` must follow."""
+        while not self._waiting:
+            self._available.clear()
+            await self._available.wait()
+        key = self._waiting.popleft()
+        self._dirty.discard(key)
+        self._busy.add(key)
+        return key
+
+    def done(self, key: str) -> None:
+        """Give the key back; it comes again if it was added meanwhile."""
+        self._busy.discard(key)
+        if key in self._dirty:
+            self._waiting.append(key)
+            self._available.set()
+
+    def _cancel_later(self, key: str) -> None:
+        handle = self._later.pop(key, None)
+        if handle is not None:
+            handle.cancel()
+
+
+async def work_off(
+    queue: Workqueue, reconcile: Callable[[str], Awaitable[timedelta | None]], *, workers: int
+) -> None:
+    """Take keys and reconcile them, for ever; one that fails comes back after a backoff."""
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(workers):
+            tasks.create_task(_work(queue, reconcile))
+
+
+async def _work(queue: Workqueue, reconcile: Callable[[str], Awaitable[timedelta | None]]) -> None:
+    while True:
+        key = await queue.get()
+        try:
+            requeue_after = await reconcile(key)
+        except KubeConflict:
+            # What was observed is out of date; its next event brings the key back, and
+            # if that came already, this does.
+            queue.add_after_failure(key)
+        except (KubeError, BrokkrError) as error:
+            delay = queue.add_after_failure(key)
+            log.warning("delayed", work=key, error=str(error), seconds=delay.total_seconds())
+        except Exception:
+            queue.add_after_failure(key)
+            log.exception("reconcile failed", work=key)
+        else:
+            queue.forget_failures(key)
+            if requeue_after is not None:
+                queue.add_later(key, requeue_after)
+        finally:
+            queue.done(key)

@@ -1,0 +1,1 @@
+"""What each work type means.  Pure."""

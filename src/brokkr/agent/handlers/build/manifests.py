@@ -1,0 +1,181 @@
+"""
+The objects of one attempt: ConfigMaps, a Build and a BuildRun.
+
+They are the user's, with their specs carried whole, fields unknown to this project
+included.  Changed are only the names, what says whose they are, and what the agent
+must have its own way for the result to be read (see the notes).
+
+The templates given here have passed :func:`brokkr.work.template.check_template`.
+"""
+
+# Note [A Build of its own for each attempt]
+#
+# Shipwright validates a Build once and does not look at strategies again, so a refusal
+# sticks to the object; and two Works may bring Builds of the same name.  So each
+# attempt has a Build under the attempt's name, next to its one BuildRun.
+#
+# Note [Retention is the agent's]
+#
+# Retention could delete a BuildRun before its result is read.  So the times to live go
+# onto the BuildRun, where they win over the Build's, and are never shorter than the
+# agent's.  The rest of a Build's ``retention`` is left out: a limit on how many
+# BuildRuns are kept has nothing to count where each Build has one, and
+# ``atBuildDeletion`` would tie the BuildRun to an object that may go first.
+#
+# Note [An owner and no controller]
+#
+# Owner references to the Work make Kubernetes clean up behind a lost agent.  They are
+# not *controller* references: Shipwright wants to be able to set its own.  Nor do they
+# block the owner's deletion, which would need a permission that agents do not have.
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+
+from brokkr.wire.custom_resource import (
+    API_VERSION,
+    KIND,
+    LABEL_ATTEMPT,
+    LABEL_ROUND,
+    LABEL_WORK,
+    LABEL_WORK_ID,
+)
+from brokkr.work.durations import parse_duration, render_duration
+from brokkr.work.errors import InvalidWork
+from brokkr.work.model import Manifest, Work
+from brokkr.work.names import attempt_name
+from brokkr.work.template import documents
+
+ANNOTATION_BUILD_NAME: Final = "brokkr.io/build-name"
+"""On a Build and its BuildRun: the name that the user gave the Build."""
+
+_OURS: Final = "brokkr.io/"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuildDefaults:
+    """What the agent fills in where the user left it open.
+
+    Attributes:
+        service_account: None leaves the choice to Shipwright.
+        retention_succeeded: How long a BuildRun is kept at least; the same for failed.
+    """
+
+    service_account: str | None = "builder-sa"
+    timeout: timedelta = timedelta(minutes=15)
+    retention_succeeded: timedelta = timedelta(hours=1)
+    retention_failed: timedelta = timedelta(hours=24)
+
+
+def render_config_maps(work: Work, attempt: int) -> list[Manifest]:
+    """Render the template's ConfigMaps, under the names that its parameters refer to."""
+    return [
+        {**each, "metadata": _metadata(each, work, attempt, name=each["metadata"]["name"])}
+        for each in documents(work.template)
+        if each["kind"] == "ConfigMap"
+    ]
+
+
+def render_build(work: Work, attempt: int) -> Manifest:
+    """Render the Build of an attempt."""
+    build = _document(work, "Build")
+    # See Note [Retention is the agent's].
+    spec = {key: value for key, value in build["spec"].items() if key != "retention"}
+    if attempt <= work.max_retries:
+        spec = _keep_bundle(spec)
+    name = attempt_name(work.name, attempt)
+    return {**build, "metadata": _metadata(build, work, attempt, name=name), "spec": spec}
+
+
+def render_build_run(work: Work, attempt: int, defaults: BuildDefaults) -> Manifest:
+    """
+    Render the BuildRun of an attempt, from the template's own if it has one.
+
+    Raises:
+        InvalidWork: The template's retention cannot be understood.
+    """
+    build_spec = _document(work, "Build")["spec"]
+    run = _document(work, "BuildRun")
+    name = attempt_name(work.name, attempt)
+    spec = {**run.get("spec", {}), "build": {"name": name}}
+    if spec.get("serviceAccount") is None and defaults.service_account is not None:
+        spec["serviceAccount"] = defaults.service_account
+    if spec.get("timeout") is None and build_spec.get("timeout") is None:
+        spec["timeout"] = render_duration(defaults.timeout)
+    spec["retention"] = _retention(build_spec, spec, defaults)
+    return {
+        "apiVersion": "shipwright.io/v1beta1",
+        "kind": "BuildRun",
+        "metadata": _metadata(run, work, attempt, name=name),
+        "spec": spec,
+    }
+
+
+def _document(work: Work, kind: str) -> Manifest:
+    """Return the template's one document of a kind; empty if it has none."""
+    return next((each for each in documents(work.template) if each["kind"] == kind), {})
+
+
+def _metadata(document: Manifest, work: Work, attempt: int, *, name: str) -> dict[str, Any]:
+    annotations = _theirs(document, "annotations")
+    given_name = _document(work, "Build").get("metadata", {}).get("name")
+    if given_name is not None:
+        annotations[ANNOTATION_BUILD_NAME] = given_name
+    return {
+        "name": name,
+        "namespace": work.namespace,
+        "labels": {
+            **_theirs(document, "labels"),
+            LABEL_WORK_ID: str(work.claim.work_id),
+            LABEL_WORK: work.name,
+            LABEL_ROUND: str(work.claim.round),
+            LABEL_ATTEMPT: str(attempt),
+        },
+        "annotations": annotations,
+        # See Note [An owner and no controller].
+        "ownerReferences": [
+            {"apiVersion": API_VERSION, "kind": KIND, "name": work.name, "uid": work.uid}
+        ],
+    }
+
+
+def _theirs(document: Manifest, field: str) -> dict[str, Any]:
+    """Return the user's labels or annotations, without any that pose as ours."""
+    given = document.get("metadata", {}).get(field) or {}
+    if not isinstance(given, Mapping):
+        raise InvalidWork(f"template.metadata.{field}", "must be an object")
+    return {key: value for key, value in given.items() if not key.startswith(_OURS)}
+
+
+def _keep_bundle(spec: dict[str, Any]) -> dict[str, Any]:
+    """Stop Shipwright from deleting an OCI source that the next attempt would need."""
+    source = spec.get("source") or {}
+    artifact = source.get("ociArtifact")
+    if not isinstance(artifact, Mapping) or artifact.get("prune") != "AfterPull":
+        return spec
+    return {**spec, "source": {**source, "ociArtifact": {**artifact, "prune": "Never"}}}
+
+
+def _retention(build_spec: Manifest, run_spec: Manifest, defaults: BuildDefaults) -> Manifest:
+    """See Note [Retention is the agent's]."""
+    of_run, of_build = run_spec.get("retention") or {}, build_spec.get("retention") or {}
+    if not (isinstance(of_run, Mapping) and isinstance(of_build, Mapping)):
+        raise InvalidWork("template.spec.retention", "must be an object")
+    at_least = {
+        "ttlAfterSucceeded": defaults.retention_succeeded,
+        "ttlAfterFailed": defaults.retention_failed,
+    }
+    return {
+        field: _longer(of_run.get(field, of_build.get(field)), floor, field=field)
+        for field, floor in at_least.items()
+    }
+
+
+def _longer(given: Any, floor: timedelta, *, field: str) -> str:
+    if given is None:
+        return render_duration(floor)
+    try:
+        return render_duration(max(parse_duration(str(given)), floor))
+    except ValueError as error:
+        raise InvalidWork(f"template.spec.retention.{field}", str(error)) from error

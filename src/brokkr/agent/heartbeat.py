@@ -1,0 +1,166 @@
+"""
+Keep the claims that are executed here alive, and hear what the broker has to say.
+
+Renews exactly the claims that are listed: those whose Work the controller has looked at
+recently, and those whose Work resource is about to be written.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import structlog
+
+from brokkr.agent.claims import HeldClaims
+from brokkr.agent.controller.loop import Controller
+from brokkr.agent.controller.observe import Caches
+from brokkr.agent.intake import Intake, complete_without_resource
+from brokkr.agent.kube.client import KubeClient
+from brokkr.agent.kube.errors import KubeError
+from brokkr.agent.kube.resources import WORKS
+from brokkr.agent.resources import CANCEL_REQUESTED, CLAIM_LOST, mark_cancelled
+from brokkr.client import BrokerClient
+from brokkr.wire.bodies import AgentBody, Heartbeat, RenewedLease
+from brokkr.wire.custom_resource import work_from_resource
+from brokkr.work.errors import AgentSuperseded, BrokkrError, InvalidWork
+from brokkr.work.model import Work
+from brokkr.work.names import work_name
+
+log = structlog.get_logger()
+
+LONGEST_INTERVAL = timedelta(seconds=10)
+LEASE_FRACTION = 3
+"""A lease is renewed this many times before it would run out."""
+
+
+class Heart:
+    """Beats for one incarnation of an agent."""
+
+    def __init__(
+        self,
+        *,
+        agent: AgentBody,
+        incarnation: UUID,
+        client: BrokerClient,
+        kube: KubeClient,
+        caches: Caches,
+        held: HeldClaims,
+        controller: Controller,
+        intake: Intake,
+        namespace: str,
+        clock: Callable[[], datetime],
+        patience: timedelta,
+    ) -> None:
+        """
+        Put it together; :meth:`run` starts it.
+
+        Args:
+            patience: How long the controller may leave a Work unlooked at before its
+                claim is no longer renewed.
+        """
+        self._agent = agent
+        self._incarnation = incarnation
+        self._client = client
+        self._kube = kube
+        self._caches = caches
+        self._held = held
+        self._controller = controller
+        self._intake = intake
+        self._namespace = namespace
+        self._clock = clock
+        self._patience = patience
+
+    async def run(self) -> None:
+        """
+        Beat for ever.
+
+        Raises:
+            AgentSuperseded: A newer process of this agent is at work.
+        """
+        while True:
+            try:
+                await self.beat()
+            except AgentSuperseded:
+                raise
+            except (BrokkrError, KubeError) as error:
+                # What runs goes on: a broker that is away costs latency, no results.
+                log.warning("heartbeat failed", error=str(error))
+            await asyncio.sleep(self._interval().total_seconds())
+
+    async def beat(self) -> None:
+        """Send one heartbeat and do what its answer asks for."""
+        works = {work.name: work for work in self._unacknowledged()}
+        listed = {work.claim.claim_id for work in works.values() if self._is_looked_after(work)}
+        listed |= {held.claim_id for held in self._held if held.unwritten is not None}
+        answer = await self._client.heartbeat(
+            self._agent.id, Heartbeat(incarnation=self._incarnation, claims=sorted(listed))
+        )
+        self._held.broker = answer.broker
+        for claim in answer.held or ():
+            if work_name(claim.id, round=claim.round) not in works:
+                self._intake.take_in(claim)
+        for lease in answer.renewed:
+            await self._take_renewal(lease, works)
+        for claim_id in answer.lost:
+            self._held.drop(claim_id)
+        for work in works.values():
+            if work.claim.claim_id in answer.lost:
+                await self._take_loss(work)
+        await self._report_deleted()
+
+    async def _take_renewal(self, lease: RenewedLease, works: Mapping[str, Work]) -> None:
+        held = self._held.confirm(
+            lease.work_id,
+            lease.claim_id,
+            round=lease.round,
+            lease_seconds=lease.lease_seconds,
+        )
+        work = works.get(held.name)
+        if work is None:
+            return
+        if lease.cancel_requested:
+            await mark_cancelled(self._kube, work, CANCEL_REQUESTED)
+        self._controller.workqueue.add(work.name)
+
+    async def _take_loss(self, work: Work) -> None:
+        """Stop what the broker has given to somebody else; its result counts no more."""
+        if self._held.is_from_elsewhere(work):
+            log.warning("claim of another broker left alone", work=work.name)
+            return
+        log.warning("claim lost", work=work.name)
+        await mark_cancelled(self._kube, work, CLAIM_LOST)
+
+    async def _report_deleted(self) -> None:
+        """Complete the claims whose Work resource somebody has deleted."""
+        for held in self._held:
+            if (
+                held.unwritten is None
+                and held.name not in self._caches.works.cache
+                and held.name not in self._caches.departed_works
+                and await self._kube.find(WORKS, self._namespace, held.name) is None
+            ):
+                log.warning("work resource was deleted", work=held.name)
+                await complete_without_resource(
+                    self._client, held, f"WorkResourceDeleted: somebody deleted {held.name}"
+                )
+                self._held.drop(held.claim_id)
+
+    def _unacknowledged(self) -> Iterator[Work]:
+        """Yield the Works whose claims are not over, as far as is known here."""
+        for name, resource in self._caches.works.cache.items():
+            try:
+                work = work_from_resource(resource)
+            except InvalidWork as error:
+                log.warning("work resource ignored", work=name, error=str(error))
+                continue
+            if work.acknowledged_at is None:
+                yield work
+
+    def _is_looked_after(self, work: Work) -> bool:
+        now = self._clock()
+        return now - self._controller.last_looked_at.setdefault(work.name, now) < self._patience
+
+    def _interval(self) -> timedelta:
+        shortest = min((held.lease_seconds for held in self._held), default=3600.0)
+        return min(LONGEST_INTERVAL, timedelta(seconds=shortest / LEASE_FRACTION))

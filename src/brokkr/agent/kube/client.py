@@ -1,0 +1,326 @@
+"""
+All that we ask of an API server, one method per request.
+
+Objects come and go as plain JSON.  Nothing is retried here but a refused token, once;
+every method raises :class:`~brokkr.agent.kube.errors.KubeError` and nothing else that
+the network could cause.
+
+``namespace`` is None for what is cluster-scoped, or to list or watch all namespaces.
+"""
+
+import json
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from http import HTTPStatus
+from types import TracebackType
+from typing import Any, Final, Self, TypeAlias
+
+import aiohttp
+
+from brokkr.agent.kube.config import KubeConfig
+from brokkr.agent.kube.errors import (
+    KubeError,
+    KubeExpired,
+    KubeNotFound,
+    KubeUnavailable,
+    error_of,
+)
+from brokkr.agent.kube.resources import Resource
+from brokkr.work.model import Manifest
+
+FIELD_MANAGER: Final = "brokkr-agent"
+
+Listed: TypeAlias = tuple[list[dict[str, Any]], str]
+"""Objects, and the resource version from which to watch for what changes after them."""
+
+_PAGE: Final = 500
+_JSON: Final = "application/json"
+_APPLY_PATCH: Final = "application/apply-patch+yaml"
+_MERGE_PATCH: Final = "application/merge-patch+json"
+
+
+class KubeClient:
+    """
+    A connection to one API server; use it as an async context manager.
+
+    Args:
+        timeout: How long one request may take; a watch has limits of its own.
+    """
+
+    def __init__(self, config: KubeConfig, *, timeout: timedelta = timedelta(seconds=30)) -> None:
+        self._config = config
+        self._timeout = aiohttp.ClientTimeout(total=timeout.total_seconds())
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        tls: ssl.SSLContext | bool = True if self._config.tls is None else self._config.tls
+        # No limit on connections: each watch holds one for as long as it lives.
+        connector = aiohttp.TCPConnector(ssl=tls, limit=0)
+        self._session = aiohttp.ClientSession(connector=connector)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def is_ready(self) -> bool:
+        """Say whether the API server calls itself ready."""
+        try:
+            async with self._response("GET", "/readyz"):
+                return True
+        except KubeError:
+            return False
+
+    async def get(self, resource: Resource, namespace: str | None, name: str) -> dict[str, Any]:
+        """
+        Return one object.
+
+        Raises:
+            KubeNotFound: There is none of this name.
+        """
+        return await self._json("GET", resource.path(namespace, name))
+
+    async def find(
+        self, resource: Resource, namespace: str | None, name: str
+    ) -> dict[str, Any] | None:
+        """Return one object, or None if there is none of this name."""
+        try:
+            return await self.get(resource, namespace, name)
+        except KubeNotFound:
+            return None
+
+    async def list(
+        self, resource: Resource, namespace: str | None, *, label_selector: str | None = None
+    ) -> Listed:
+        """Return all objects, and the resource version to watch from."""
+        try:
+            return await self._pages(resource, namespace, label_selector, limit=_PAGE)
+        except KubeExpired:
+            # Somebody's compaction was faster than our paging: all at once, then.
+            return await self._pages(resource, namespace, label_selector, limit=0)
+
+    async def create(
+        self, resource: Resource, namespace: str | None, manifest: Manifest
+    ) -> dict[str, Any]:
+        """
+        Create an object, and return it as the server has it.
+
+        Raises:
+            KubeAlreadyExists: Its name is taken.
+        """
+        return await self._json("POST", resource.path(namespace), body=manifest)
+
+    async def apply(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        manifest: Manifest,
+        *,
+        field_manager: str = FIELD_MANAGER,
+    ) -> dict[str, Any]:
+        """Make an object's fields what the manifest says (server-side apply, by force)."""
+        return await self._json(
+            "PATCH",
+            resource.path(namespace, manifest["metadata"]["name"]),
+            params={"fieldManager": field_manager, "force": "true"},
+            body=manifest,
+            content_type=_APPLY_PATCH,
+        )
+
+    async def merge_patch(
+        self, resource: Resource, namespace: str | None, name: str, patch: Manifest
+    ) -> dict[str, Any]:
+        """
+        Change single fields of an object; None takes one away.
+
+        Raises:
+            KubeNotFound: There is none of this name.
+            KubeConflict: The patch names a resource version or uid, and it is another now.
+        """
+        return await self._json(
+            "PATCH", resource.path(namespace, name), body=patch, content_type=_MERGE_PATCH
+        )
+
+    async def replace_status(
+        self, resource: Resource, namespace: str | None, manifest: Manifest
+    ) -> dict[str, Any]:
+        """
+        Write the status of an object, provided that nobody has changed the object since.
+
+        Raises:
+            KubeConflict: Its resource version is not the manifest's any more.
+            KubeNotFound: It is gone.
+        """
+        name = manifest["metadata"]["name"]
+        return await self._json("PUT", resource.path(namespace, name, "status"), body=manifest)
+
+    async def delete(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        name: str,
+        *,
+        uid: str | None = None,
+        resource_version: str | None = None,
+    ) -> None:
+        """
+        Delete an object; what it owns follows in the background.  Gone already is fine.
+
+        Raises:
+            KubeConflict: It has another uid or resource version than the given one.
+        """
+        given = {"uid": uid, "resourceVersion": resource_version}
+        options = {
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "propagationPolicy": "Background",
+            "preconditions": {key: value for key, value in given.items() if value is not None},
+        }
+        try:
+            await self._json("DELETE", resource.path(namespace, name), body=options)
+        except KubeNotFound:
+            return
+
+    async def watch(
+        self,
+        resource: Resource,
+        namespace: str | None,
+        *,
+        resource_version: str,
+        label_selector: str | None = None,
+        length: timedelta = timedelta(minutes=5),
+        silence: timedelta = timedelta(seconds=90),
+    ) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+        """
+        Yield each change after a resource version: ADDED, MODIFIED, DELETED or BOOKMARK.
+
+        A bookmark changes nothing; it only carries a newer resource version to go on from.
+
+        Args:
+            length: When the server shall end the stream; the iteration then ends, too.
+            silence: How long to trust a connection on which nothing comes.  Servers send a
+                bookmark each minute.
+
+        Raises:
+            KubeExpired: The resource version is too old; list again.
+            KubeUnavailable: The stream broke, fell silent, or reported trouble.
+        """
+        params = {
+            "watch": "1",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": resource_version,
+            "timeoutSeconds": str(max(1, round(length.total_seconds()))),
+        }
+        if label_selector:
+            params["labelSelector"] = label_selector
+        limits = aiohttp.ClientTimeout(
+            total=None, connect=self._timeout.total, sock_read=silence.total_seconds()
+        )
+        async with self._response(
+            "GET", resource.path(namespace), params=params, limits=limits
+        ) as response:
+            rest = b""
+            # Not by the library's lines, whose length it limits: an object may have 1.5 MiB.
+            async for chunk in response.content.iter_any():
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in filter(None, lines):
+                    event = json.loads(line)
+                    if event["type"] == "ERROR":
+                        raise error_of(event["object"].get("code") or 500, event["object"])
+                    yield event["type"], event["object"]
+
+    async def _pages(
+        self, resource: Resource, namespace: str | None, label_selector: str | None, limit: int
+    ) -> Listed:
+        items: list[dict[str, Any]] = []
+        params = {"limit": str(limit)}
+        if label_selector:
+            params["labelSelector"] = label_selector
+        while True:
+            page = await self._json("GET", resource.path(namespace), params=params)
+            # Items of a list do not say what they are.
+            kind = {"apiVersion": resource.api_version, "kind": resource.kind}
+            items += ({**kind, **item} for item in page.get("items") or ())
+            if not (token := page["metadata"].get("continue")):
+                return items, page["metadata"]["resourceVersion"]
+            params["continue"] = token
+
+    async def _json(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: Manifest | None = None,
+        content_type: str = _JSON,
+    ) -> dict[str, Any]:
+        async with self._response(
+            method, path, params=params, body=body, content_type=content_type
+        ) as response:
+            answer: dict[str, Any] = json.loads(await response.read())
+            return answer
+
+    @asynccontextmanager
+    async def _response(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: Manifest | None = None,
+        content_type: str = _JSON,
+        limits: aiohttp.ClientTimeout | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send one request; yield a good response, and make a KubeError of all else."""
+        if self._session is None:
+            raise RuntimeError("a KubeClient is used inside `async with`")
+        data = None if body is None else json.dumps(body).encode()
+        try:
+            for is_last in (False, True):
+                async with self._session.request(
+                    method,
+                    self._config.server + path,
+                    params=params,
+                    data=data,
+                    headers=await self._headers(content_type),
+                    timeout=limits or self._timeout,
+                ) as response:
+                    if response.status == HTTPStatus.UNAUTHORIZED and not is_last:
+                        self._config.credentials.forget()
+                        continue
+                    if not response.ok:
+                        raise await _refusal(response)
+                    yield response
+                    return
+        except TimeoutError as error:
+            raise KubeUnavailable(f"{self._config.server} did not answer in time") from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            reason = str(error) or type(error).__name__
+            raise KubeUnavailable(f"{self._config.server}: {reason}") from error
+
+    async def _headers(self, content_type: str) -> dict[str, str]:
+        headers = {"Accept": _JSON, "Content-Type": content_type}
+        if token := await self._config.credentials.token():
+            headers["Authorization"] = f"Bearer {token}"
+        return headers
+
+
+async def _refusal(response: aiohttp.ClientResponse) -> KubeError:
+    """Read what a response other than 2xx says."""
+    text = await response.text(errors="replace")
+    try:
+        status = json.loads(text)
+    except ValueError:
+        status = None
+    if not isinstance(status, dict):
+        status = {"message": f"HTTP {response.status}: {text.strip()[:500]}"}
+    after = response.headers.get("Retry-After", "")
+    retry_after = timedelta(seconds=int(after)) if after.isdecimal() else None
+    return error_of(response.status, status, retry_after=retry_after)

@@ -1,0 +1,139 @@
+"""
+Tell the broker what has become of each Work, until it has heard.
+
+The Work resource is the outbox: what is terminal and not acknowledged is sent again, by
+this process or the next one.  A broker that is down costs latency, never a result.
+"""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+
+from brokkr.agent.claims import HeldClaims
+from brokkr.agent.controller.observe import Caches
+from brokkr.agent.controller.workqueue import Workqueue, work_off
+from brokkr.agent.kube.client import KubeClient
+from brokkr.agent.resources import CLAIM_LOST, mark_acknowledged, mark_cancelled
+from brokkr.client import BrokerClient
+from brokkr.wire.bodies import CompleteWork, ReportProgress
+from brokkr.wire.custom_resource import render_attempts, work_from_resource
+from brokkr.work.errors import ClaimLost, Conflict, InvalidInput, InvalidWork, NotFound
+from brokkr.work.model import Phase, Work
+
+log = structlog.get_logger()
+
+WORKERS = 4
+LOOK_AGAIN = timedelta(seconds=5)
+
+_OUTCOMES: Final = {
+    Phase.SUCCEEDED: "succeeded",
+    Phase.FAILED: "failed",
+    Phase.CANCELLED: "cancelled",
+}
+
+
+class Reporting:
+    """Sends progress and completions."""
+
+    def __init__(
+        self,
+        *,
+        client: BrokerClient,
+        kube: KubeClient,
+        caches: Caches,
+        held: HeldClaims,
+        clock: Callable[[], datetime],
+        jitter: Callable[[], float],
+    ) -> None:
+        """Put it together; :meth:`run` starts it."""
+        self._client = client
+        self._kube = kube
+        self._caches = caches
+        self._held = held
+        self._clock = clock
+        self.workqueue = Workqueue(jitter)
+        self._reported: dict[str, ReportProgress] = {}
+
+    async def run(self) -> None:
+        """Report for ever."""
+        await work_off(self.workqueue, self._report, workers=WORKERS)
+
+    async def _report(self, name: str) -> timedelta | None:
+        resource = self._caches.works.cache.get(name) or self._caches.departed_works.get(name)
+        if resource is None:
+            self._reported.pop(name, None)
+            return None
+        try:
+            work = work_from_resource(resource)
+        except InvalidWork:
+            return None  # the controller has said so in the log
+        if work.acknowledged_at is not None:
+            return None
+        if self._held.is_from_elsewhere(work):
+            return LOOK_AGAIN
+        if work.status.phase.is_terminal:
+            await self._complete(work)
+        elif self._held.holds(work) and work.status.attempts:
+            await self._report_progress(work)
+        return None
+
+    async def _complete(self, work: Work) -> None:
+        body = _completion(work)
+        try:
+            try:
+                await self._client.complete_work(work.claim.work_id, body)
+            except InvalidInput as error:
+                # Better a result without its details than none.
+                log.warning("result not taken", work=work.name, error=str(error))
+                body = body.model_copy(update={"result": {}, "message": body.message[:1024]})
+                await self._client.complete_work(work.claim.work_id, body)
+        except (Conflict, NotFound) as error:
+            # This very broker says that the claim is over: there is nobody to report to.
+            log.warning("completion not taken", work=work.name, error=str(error))
+        else:
+            log.info("work reported", work=work.name, outcome=body.outcome)
+        await mark_acknowledged(self._kube, work, self._clock())
+        self._held.drop(work.claim.claim_id)
+        self._caches.departed_works.pop(work.name, None)
+        self._reported.pop(work.name, None)
+
+    async def _report_progress(self, work: Work) -> None:
+        body = ReportProgress(
+            claim_id=work.claim.claim_id,
+            phase=work.status.phase.value,
+            attempt=work.attempt,
+            retries=work.status.retries,
+            message=work.status.message,
+            retry_at=work.status.retry_at,
+        )
+        if self._reported.get(work.name) == body:
+            return
+        try:
+            await self._client.report_progress(work.claim.work_id, body)
+        except (ClaimLost, NotFound):
+            self._held.drop(work.claim.claim_id)
+            await mark_cancelled(self._kube, work, CLAIM_LOST)
+            return
+        self._reported[work.name] = body
+
+
+def _completion(work: Work) -> CompleteWork:
+    last = work.status.attempts[-1] if work.status.attempts else None
+    message = work.status.message
+    if work.status.phase is Phase.FAILED and work.status.reason:
+        message = f"{work.status.reason}: {message}"
+    return CompleteWork.model_validate(
+        {
+            "claim_id": work.claim.claim_id,
+            "outcome": _OUTCOMES[work.status.phase],
+            "retries": work.status.retries,
+            "message": message[:4096],
+            "result": {
+                **work.status.result,
+                "attempts": render_attempts(work.status.attempts),
+            },
+            "retryable": last is not None and last.retryable is True,
+        }
+    )

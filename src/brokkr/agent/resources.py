@@ -1,0 +1,86 @@
+"""What intake, heartbeat and reporting write on Work resources; the controller reads it."""
+
+from datetime import datetime
+
+from brokkr.agent.kube.client import KubeClient
+from brokkr.agent.kube.errors import KubeAlreadyExists, KubeInvalid, KubeNotFound
+from brokkr.agent.kube.resources import WORKS
+from brokkr.wire.bodies import ClaimBody
+from brokkr.wire.custom_resource import (
+    ANNOTATION_ACKNOWLEDGED,
+    ANNOTATION_CANCEL,
+    ANNOTATION_CLAIM_ID,
+    render_claimed,
+)
+from brokkr.work.errors import InvalidWork
+from brokkr.work.model import Claim, Manifest, Work
+
+CLAIM_LOST = "the claim was lost: the broker has given the work to somebody else"
+CANCEL_REQUESTED = "cancelled on request"
+
+
+async def create_work(kube: KubeClient, namespace: str, claim: ClaimBody) -> None:
+    """
+    Write the Work resource of a claim, or adopt the one that an earlier process wrote.
+
+    Raises:
+        InvalidWork: The API server refuses it, or the name is taken by something else.
+        KubeError: It cannot be done now.
+    """
+    spec = claim.resource.get("spec")
+    if not isinstance(spec, dict):
+        raise InvalidWork("resource.spec", "the broker sent a claim without a spec")
+    resource = render_claimed(
+        spec,
+        Claim(work_id=claim.id, claim_id=claim.claim_id, round=claim.round, broker=claim.broker),
+    )
+    try:
+        await kube.create(WORKS, namespace, resource)
+    except KubeInvalid as error:
+        raise InvalidWork("resource", str(error)) from error
+    except KubeAlreadyExists:
+        await _adopt(kube, namespace, resource)
+
+
+async def _adopt(kube: KubeClient, namespace: str, resource: Manifest) -> None:
+    """Take an existing resource over, if it is the same claim's; carry the claim id on."""
+    name = resource["metadata"]["name"]
+    existing = await kube.get(WORKS, namespace, name)
+    metadata = existing["metadata"]
+    if metadata.get("labels") != resource["metadata"]["labels"] or (
+        existing.get("spec") != resource["spec"]
+    ):
+        raise InvalidWork("resource", f"a Work {name} that is not this one's exists already")
+    annotations = resource["metadata"]["annotations"]
+    before = (metadata.get("annotations") or {}).get(ANNOTATION_CLAIM_ID)
+    if before != annotations[ANNOTATION_CLAIM_ID]:
+        await kube.merge_patch(
+            WORKS,
+            namespace,
+            name,
+            {
+                "metadata": {
+                    "annotations": annotations,
+                    "resourceVersion": metadata["resourceVersion"],
+                }
+            },
+        )
+
+
+async def mark_cancelled(kube: KubeClient, work: Work, reason: str) -> None:
+    """Ask the controller to stop a Work.  Level-triggered: the mark stays."""
+    if not work.cancel_requested and not work.status.phase.is_terminal:
+        await _annotate(kube, work, ANNOTATION_CANCEL, reason)
+
+
+async def mark_acknowledged(kube: KubeClient, work: Work, now: datetime) -> None:
+    """Note that the broker has taken the completion; from now on the TTL runs."""
+    await _annotate(kube, work, ANNOTATION_ACKNOWLEDGED, now.isoformat(timespec="seconds"))
+
+
+async def _annotate(kube: KubeClient, work: Work, key: str, value: str) -> None:
+    patch = {"metadata": {"annotations": {key: value}, "uid": work.uid}}
+    try:
+        await kube.merge_patch(WORKS, work.namespace, work.name, patch)
+    except KubeNotFound:
+        return  # deleted meanwhile; the heartbeat's comparison deals with it

@@ -1,0 +1,91 @@
+"""
+What can be configured about an agent, with units and defaults.
+
+The sections and their keys are those of the configuration file: ``[agent]``,
+``[agent.work_queue]``, ``[agent.work_crd]`` and ``[agent.work_crd.build]``.
+"""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+
+from brokkr.work.durations import parse_duration
+
+
+def _read_duration(value: object) -> object:
+    return parse_duration(value) if isinstance(value, str) else value
+
+
+Duration = Annotated[timedelta, BeforeValidator(_read_duration)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class WorkQueueSettings(_Section):
+    """``[agent.work_queue]``: what is taken from the broker, and how often it is asked."""
+
+    enabled: bool = Field(
+        default=True, description="Claim new work; if false, only what is held goes on."
+    )
+    poll_interval_seconds: Annotated[float, Field(gt=0, le=3600)] = Field(
+        default=30, description="Between two polls, when the broker cannot be reached."
+    )
+    max_concurrent: Annotated[int, Field(ge=1, le=100)] = Field(
+        default=4, description="How many Works are executed at once."
+    )
+
+
+class BuildSettings(_Section):
+    """``[agent.work_crd.build]``: what is filled in where a build leaves it open."""
+
+    service_account: str = Field(
+        default="builder-sa", description="The ServiceAccount of BuildRuns."
+    )
+    default_timeout: Duration = Field(
+        default=timedelta(minutes=15), description="How long a build may take."
+    )
+    build_retention_succeeded: Duration = Field(
+        default=timedelta(hours=1), description="How long a succeeded Work is kept in the cluster."
+    )
+    build_retention_failed: Duration = Field(
+        default=timedelta(hours=24), description="How long any other Work is kept in the cluster."
+    )
+
+
+class WorkCrdSettings(_Section):
+    """``[agent.work_crd]``: how claimed work is run in the cluster."""
+
+    namespace: str = Field(
+        default="brokkr-agent", description="Where Work resources and builds are made."
+    )
+    reconcile_interval_seconds: Annotated[float, Field(gt=0, le=3600)] = Field(
+        default=10, description="How often each Work is looked at, news or not."
+    )
+    retry_base_delay_seconds: Annotated[float, Field(gt=0, le=86400)] = Field(
+        default=60, description="Retry n waits this long times 2^n."
+    )
+    retry_max_delay_seconds: Annotated[float, Field(gt=0, le=86400)] = Field(
+        default=3600, description="No retry waits longer than this."
+    )
+    build: BuildSettings = BuildSettings()
+
+
+class AgentSettings(_Section):
+    """``[agent]``: who the agent is and where its broker and its cluster are."""
+
+    broker_url: str = Field(
+        default="http://127.0.0.1:3000", description="Where the broker is, without /api/v1."
+    )
+    key: SecretStr | None = Field(
+        default=None, description="The agent's key, as `brokkr agent create` printed it."
+    )
+    kubeconfig: Path | None = Field(
+        default=None,
+        description="Which cluster; default: KUBECONFIG, the pod's own cluster, ~/.kube/config.",
+    )
+    work_queue: WorkQueueSettings = WorkQueueSettings()
+    work_crd: WorkCrdSettings = WorkCrdSettings()

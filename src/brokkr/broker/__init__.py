@@ -1,0 +1,1 @@
+"""Program 1: the queue and its REST API."""

@@ -1,0 +1,98 @@
+"""Agents: registered and labelled by an admin, alive by their own heartbeats."""
+
+from typing import Annotated
+
+from fastapi import Query, Response
+
+from brokkr.broker.api.auth import AnAdmin, AnAgent, AnyCaller, calling_agent
+from brokkr.broker.api.state import TheBroker
+from brokkr.broker.api.work import Limit, claim_body
+from brokkr.broker.db import agents, work_queue
+from brokkr.broker.db.keys import Role
+from brokkr.broker.db.pool import transaction
+from brokkr.wire.bodies import (
+    AgentBody,
+    AgentPage,
+    Heartbeat,
+    HeartbeatAnswer,
+    RegisterAgent,
+    RegisteredAgent,
+    RelabelAgent,
+)
+from brokkr.work.errors import InvalidAgent
+from brokkr.work.labels import check_agent_name, check_annotations, check_labels
+
+
+async def register_agent(
+    broker: TheBroker, _caller: AnAdmin, body: RegisterAgent, response: Response
+) -> RegisteredAgent:
+    """Register an agent.  The answer holds its key, which is shown this once."""
+    check_agent_name(body.name)
+    if body.name == "self":
+        raise InvalidAgent("name", "'self' is how an agent's key names its own agent")
+    check_labels(body.labels, field="labels")
+    check_annotations(body.annotations, field="annotations")
+    async with transaction(broker.pool) as db:
+        registered = await agents.register_agent(db, body)
+    response.headers["Location"] = f"/api/v1/agents/{registered.id}"
+    return registered
+
+
+async def list_agents(
+    broker: TheBroker,
+    _caller: AnAdmin,
+    limit: Limit = 100,
+    cursor: Annotated[str | None, Query(max_length=63)] = None,
+) -> AgentPage:
+    """List agents by name."""
+    async with transaction(broker.pool) as db:
+        items = await agents.list_agents(db, after=cursor, limit=limit)
+    return AgentPage(items=items, next_cursor=items[-1].name if len(items) == limit else None)
+
+
+async def get_agent(broker: TheBroker, caller: AnyCaller, ref: str) -> AgentBody:
+    """Show one agent, by id or name; an agent sees itself, also as ``self``."""
+    if caller.role is not Role.ADMIN:
+        agent = calling_agent(caller)
+        agent.check_is(ref)
+        ref = str(agent.id)
+    async with transaction(broker.pool) as db:
+        return await agents.get_agent(db, ref)
+
+
+async def relabel_agent(
+    broker: TheBroker, _caller: AnAdmin, ref: str, body: RelabelAgent
+) -> AgentBody:
+    """Set labels and annotations, and remove those that are null."""
+    async with transaction(broker.pool) as db:
+        return await agents.relabel_agent(db, ref, body)
+
+
+async def delete_agent(broker: TheBroker, _caller: AnAdmin, ref: str) -> None:
+    """Delete an agent: its key is revoked, what it holds is given back, its name is free."""
+    async with transaction(broker.pool) as db:
+        await agents.delete_agent(db, ref)
+
+
+async def rotate_agent_key(broker: TheBroker, _caller: AnAdmin, ref: str) -> RegisteredAgent:
+    """Make a new key for an agent, and revoke the old one."""
+    async with transaction(broker.pool) as db:
+        return await agents.rotate_agent_key(db, ref)
+
+
+async def heartbeat(
+    broker: TheBroker, agent: AnAgent, ref: str, body: Heartbeat
+) -> HeartbeatAnswer:
+    """Renew exactly the listed claims.  A process's first is answered with all claims."""
+    agent.check_is(ref)
+    async with transaction(broker.pool) as db:
+        is_first = await agents.touch_agent(db, agent.id, incarnation=body.incarnation)
+        renewed = await work_queue.renew_claims(db, body.claims, agent_id=agent.id)
+        held = await work_queue.list_held_claims(db, agent_id=agent.id) if is_first else None
+    kept = {each.claim_id for each in renewed}
+    return HeartbeatAnswer(
+        broker=str(broker.id),
+        renewed=renewed,
+        lost=[claim_id for claim_id in body.claims if claim_id not in kept],
+        held=None if held is None else [claim_body(each, broker) for each in held],
+    )

@@ -1,0 +1,121 @@
+"""Errors into ``application/problem+json``, for the whole API."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from brokkr.wire.problem import MEDIA_TYPE, problem_of
+from brokkr.work.errors import (
+    BrokerUnavailable,
+    BrokkrError,
+    InvalidInput,
+    Unauthenticated,
+    WorkNotFound,
+)
+
+_log = structlog.get_logger()
+
+
+def answer_with_problems(app: FastAPI) -> None:
+    """Make every error of the application leave as a problem document."""
+    app.add_exception_handler(BrokkrError, _known)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unknown)
+
+
+async def _known(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, BrokkrError)
+    if isinstance(error, BrokerUnavailable):
+        _log.warning("request not served", error=str(error))
+    return _problem(problem_of(error), _headers(error))
+
+
+async def _invalid(_request: Request, error: Exception) -> JSONResponse:
+    """Name what was wrong: all of it, and first what the caller most likely meant."""
+    assert isinstance(error, RequestValidationError)
+    found = [(_path(each, error.body), each) for each in error.errors()]
+    where, first = max(found, key=lambda item: _likelihood(*item))
+    if first["loc"][0] == "path":
+        return _problem(problem_of(WorkNotFound(first["input"])))  # no id, so of no Work
+    problem = problem_of(InvalidInput(where, _words(first)))
+    errors = [{"field": path, "problem": _words(each)} for path, each in found]
+    return _problem({**problem, "errors": errors})
+
+
+async def _http(_request: Request, error: Exception) -> JSONResponse:
+    """What the framework refuses by itself: unknown paths, and methods they do not have."""
+    assert isinstance(error, HTTPException)
+    status = HTTPStatus(error.status_code)
+    problem = {
+        "type": "about:blank",
+        "title": status.phrase,
+        "status": status.value,
+        "code": status.name.lower(),
+        "detail": error.detail,
+    }
+    return _problem(problem, error.headers)
+
+
+async def _unknown(_request: Request, _error: Exception) -> JSONResponse:
+    """Our own mistake: the traceback is in the log, and nothing of it in the answer."""
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+    return _problem(
+        {
+            "type": "about:blank",
+            "title": status.phrase,
+            "status": status.value,
+            "code": "internal_error",
+            "detail": "the broker failed to answer this; its log says why",
+        }
+    )
+
+
+def _problem(problem: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> JSONResponse:
+    return JSONResponse(
+        problem, status_code=problem["status"], headers=headers, media_type=MEDIA_TYPE
+    )
+
+
+def _headers(error: BrokkrError) -> dict[str, str]:
+    if isinstance(error, Unauthenticated):
+        return {"WWW-Authenticate": "Bearer"}
+    if isinstance(error, BrokerUnavailable):
+        return {"Retry-After": "5"}
+    return {}
+
+
+def _path(error: Mapping[str, Any], body: Any) -> str:
+    """
+    Render where the error is as a path through what was sent.
+
+    The location that the validator gives also names the alternatives of a union it has
+    tried; those are not in the body, and only the name of a missing field may be.
+    """
+    place, *location = error["loc"]
+    if place != "body":
+        return ".".join(map(str, location))
+    path = ""
+    for index, step in enumerate(location):
+        is_last = index == len(location) - 1
+        if isinstance(body, dict) and (step in body or (is_last and error["type"] == "missing")):
+            path, body = f"{path}.{step}", body.get(step)
+        elif isinstance(body, list) and isinstance(step, int) and step < len(body):
+            path, body = f"{path}[{step}]", body[step]
+    return path.lstrip(".")
+
+
+def _likelihood(path: str, error: Mapping[str, Any]) -> tuple[bool, int]:
+    """Of several alternatives, the one of the right type that got furthest was meant."""
+    return not str(error["type"]).endswith("_type"), path.count(".") + path.count("[")
+
+
+def _words(error: Mapping[str, Any]) -> str:
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return message[:1].lower() + message[1:]

@@ -1,0 +1,36 @@
+"""What every request may use; made by :mod:`brokkr.broker.app`, handed out here."""
+
+from dataclasses import dataclass
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import Depends, Request
+
+from brokkr.broker.db.pool import Pool
+from brokkr.broker.dispatch import Dispatcher
+from brokkr.broker.metrics import Metrics
+from brokkr.broker.settings import BrokerSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Broker:
+    """The parts of a running broker.
+
+    Attributes:
+        id: The id of the database, by which resources in clusters name their broker.
+    """
+
+    id: UUID
+    pool: Pool
+    dispatcher: Dispatcher
+    metrics: Metrics
+    settings: BrokerSettings
+
+
+def broker_of(request: Request) -> Broker:
+    """Return the broker that a request was sent to."""
+    broker: Broker = request.app.state.broker
+    return broker
+
+
+TheBroker = Annotated[Broker, Depends(broker_of)]

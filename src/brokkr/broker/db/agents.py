@@ -1,0 +1,147 @@
+"""
+Agents: who they are, how they are labelled, and which process of each is the newest.
+
+Whatever changes what selectors look at takes the selectors' lock first.
+"""
+
+from collections.abc import Mapping
+from uuid import UUID, uuid4
+
+import asyncpg
+
+from brokkr.broker.db.keys import Role, issue_key, revoke_agent_keys
+from brokkr.broker.db.pool import Connection
+from brokkr.broker.db.selectors import lock_selectors, reselect
+from brokkr.broker.db.statements import fetch_all, fetch_one, fetch_value
+from brokkr.wire.bodies import AgentBody, RegisterAgent, RegisteredAgent, RelabelAgent
+from brokkr.work.errors import AgentNameTaken, AgentNotFound, AgentSuperseded
+from brokkr.work.labels import check_annotations, check_labels
+from brokkr.work.selectors import Selectable
+
+
+async def register_agent(db: Connection, body: RegisterAgent) -> RegisteredAgent:
+    """
+    Store a new agent and make its key.
+
+    Raises:
+        AgentNameTaken: A living agent has the name.
+    """
+    await lock_selectors(db)
+    agent_id: UUID | None = await fetch_value(
+        db,
+        "insert_agent",
+        id=uuid4(),
+        name=body.name,
+        cluster_name=body.cluster_name,
+        labels=body.labels,
+        annotations=body.annotations,
+    )
+    if agent_id is None:
+        raise AgentNameTaken(body.name)
+    agent = await get_agent(db, str(agent_id))
+    await reselect(db, _selectable(agent))
+    key = await issue_key(db, Role.AGENT, agent_id=agent_id)
+    return RegisteredAgent(**agent.model_dump(), key=key)
+
+
+async def get_agent(db: Connection, ref: str) -> AgentBody:
+    """
+    Return a living agent by id or name.
+
+    Raises:
+        AgentNotFound: There is none.
+    """
+    row = await fetch_one(db, "find_agent", id=_uuid_or_none(ref), name=ref)
+    if row is None:
+        raise AgentNotFound(ref)
+    return _body(row)
+
+
+async def list_agents(db: Connection, *, after: str | None, limit: int) -> list[AgentBody]:
+    """List living agents by name, from behind ``after`` on."""
+    return [_body(row) for row in await fetch_all(db, "list_agents", after=after, limit=limit)]
+
+
+async def relabel_agent(db: Connection, ref: str, body: RelabelAgent) -> AgentBody:
+    """
+    Set and remove labels and annotations; the agent gains and loses Work accordingly.
+
+    Raises:
+        AgentNotFound: There is none.
+        InvalidAgent: The result is nothing that an agent may carry.
+    """
+    await lock_selectors(db)
+    before = await get_agent(db, ref)
+    labels = _merged(before.labels, body.labels)
+    annotations = _merged(before.annotations, body.annotations)
+    check_labels(labels, field="labels")
+    check_annotations(annotations, field="annotations")
+    after = before.model_copy(update={"labels": labels, "annotations": annotations})
+    await fetch_value(db, "update_agent", id=after.id, labels=labels, annotations=annotations)
+    await reselect(db, _selectable(after))
+    return after
+
+
+async def delete_agent(db: Connection, ref: str) -> None:
+    """
+    Delete an agent softly: claims given back, keys revoked, name free; history stays.
+
+    Raises:
+        AgentNotFound: There is none.
+    """
+    await lock_selectors(db)
+    agent = await get_agent(db, ref)
+    await revoke_agent_keys(db, agent.id)
+    await fetch_value(db, "delete_agent", id=agent.id)
+    await fetch_all(db, "release_claims_of_agent", agent_id=agent.id)
+
+
+async def rotate_agent_key(db: Connection, ref: str) -> RegisteredAgent:
+    """
+    Revoke an agent's key and make another.
+
+    Raises:
+        AgentNotFound: There is none.
+    """
+    agent = await get_agent(db, ref)
+    await revoke_agent_keys(db, agent.id)
+    key = await issue_key(db, Role.AGENT, agent_id=agent.id)
+    return RegisteredAgent(**agent.model_dump(), key=key)
+
+
+async def touch_agent(db: Connection, agent_id: UUID, *, incarnation: UUID) -> bool:
+    """
+    Note that a process of an agent is alive; say whether this is the first of it.
+
+    Raises:
+        AgentSuperseded: A process that introduced itself later is the agent now.
+        AgentNotFound: It was deleted meanwhile.
+    """
+    row = await fetch_one(db, "touch_agent", agent_id=agent_id, incarnation=incarnation)
+    if row is None:
+        raise AgentNotFound(agent_id)
+    if not row["is_current"]:
+        raise AgentSuperseded
+    return bool(row["is_first"])
+
+
+def _body(row: asyncpg.Record) -> AgentBody:
+    return AgentBody.model_validate(dict(row))
+
+
+def _selectable(agent: AgentBody) -> Selectable:
+    return Selectable(
+        id=agent.id, name=agent.name, labels=agent.labels, annotations=agent.annotations
+    )
+
+
+def _merged(before: Mapping[str, str], change: Mapping[str, str | None]) -> dict[str, str]:
+    both = {**before, **change}
+    return {key: value for key, value in both.items() if value is not None}
+
+
+def _uuid_or_none(ref: str) -> UUID | None:
+    try:
+        return UUID(ref)
+    except ValueError:
+        return None

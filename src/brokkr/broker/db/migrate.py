@@ -1,0 +1,83 @@
+"""
+Bring the schema up to date: numbered files, forward only, each in one transaction.
+
+An advisory lock lets replicas that start together take turns.  A file that was applied
+must not change afterwards; its checksum says so.  Files that only a newer broker knows
+are left alone, so that replicas can be updated one after the other.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from importlib.resources import files
+
+from brokkr.broker.db.pool import Connection, connect
+from brokkr.work.errors import BrokkrError
+
+
+class MigrationChanged(BrokkrError):
+    """A migration that this database has was applied from another text."""
+
+    code = "migration_changed"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"migration {name} was changed after it was applied to this database")
+        self.name = name
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One file of ``migrations/``."""
+
+    name: str
+    sql: str
+
+    @property
+    def sha256(self) -> str:
+        """Return the digest that tells whether the file is the one that was applied."""
+        return hashlib.sha256(self.sql.encode()).hexdigest()
+
+
+async def migrate(url: str) -> list[str]:
+    """
+    Apply what is missing and return the names of what was applied.
+
+    Raises:
+        MigrationChanged: The database was made from another version of a file.
+        BrokerUnavailable: The database does not let us in.
+    """
+    async with connect(url) as db:
+        await db.execute("SELECT pg_advisory_lock(4, 0)")  # until the connection closes
+        await db.execute(
+            "CREATE TABLE IF NOT EXISTS schema_migration ("
+            "name text PRIMARY KEY, sha256 text NOT NULL, "
+            "applied_at timestamptz NOT NULL DEFAULT now())"
+        )
+        applied = {
+            row["name"]: row["sha256"]
+            for row in await db.fetch("SELECT name, sha256 FROM schema_migration")
+        }
+        return [each.name for each in list_migrations() if await _apply(db, each, applied)]
+
+
+def list_migrations() -> list[Migration]:
+    """Return all migrations in the order in which they are applied."""
+    folder = files(__package__) / "migrations"
+    return sorted(
+        (Migration(each.name, each.read_text()) for each in folder.iterdir()),
+        key=lambda migration: migration.name,
+    )
+
+
+async def _apply(db: Connection, migration: Migration, applied: dict[str, str]) -> bool:
+    if migration.name in applied:
+        if applied[migration.name] != migration.sha256:
+            raise MigrationChanged(migration.name)
+        return False
+    async with db.transaction():
+        await db.execute(migration.sql)
+        await db.execute(
+            "INSERT INTO schema_migration (name, sha256) VALUES ($1, $2)",
+            migration.name,
+            migration.sha256,
+        )
+    return True

@@ -1,0 +1,3 @@
+-- Store a key; only the digest of its secret is kept.
+INSERT INTO api_keys (short_id, secret_sha256, role, agent_id)
+VALUES (:short_id, :secret_sha256, :role, :agent_id)

@@ -1,0 +1,2 @@
+-- All distinct targets.
+SELECT id, targets FROM selectors

@@ -1,0 +1,17 @@
+-- Note that a process of an agent is alive, and find out whether it is the newest.
+--
+-- A process that was never heard of becomes the agent; one that is known and is not the
+-- agent any more was superseded.  Of two new ones the last to get the row's lock wins.
+WITH introduced AS (
+    INSERT INTO agent_incarnations (agent_id, incarnation)
+    VALUES (:agent_id, :incarnation)
+        ON CONFLICT DO NOTHING
+    RETURNING incarnation
+)
+UPDATE agents AS agent
+   SET last_seen_at = now(),
+       incarnation = coalesce((SELECT incarnation FROM introduced), agent.incarnation)
+ WHERE agent.id = :agent_id
+   AND agent.deleted_at IS NULL
+RETURNING agent.incarnation = :incarnation AS is_current,
+          EXISTS (SELECT FROM introduced) AS is_first

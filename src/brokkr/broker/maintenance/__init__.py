@@ -1,0 +1,1 @@
+"""What runs by itself, every so often."""

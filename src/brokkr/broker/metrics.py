@@ -1,0 +1,43 @@
+"""What the broker counts, for Prometheus."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+
+class Metrics:
+    """The broker's metrics, in a registry of its own: two brokers may share a process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.claims = Counter(
+            "brokkr_broker_claims", "Claims given to agents.", registry=self.registry
+        )
+        self.lost_claims = Counter(
+            "brokkr_broker_lost_claims",
+            "Claims taken back because their lease ran out.",
+            registry=self.registry,
+        )
+        self.finished = Counter(
+            "brokkr_broker_finished_work",
+            "Works that this broker moved to the execution log.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.queued = Gauge(
+            "brokkr_broker_queued_work",
+            "Works in the queue.",
+            ["status"],
+            registry=self.registry,
+        )
+        self.waiting = Gauge(
+            "brokkr_broker_waiting_polls", "Long polls that wait for Work.", registry=self.registry
+        )
+        self.requests = Histogram(
+            "brokkr_broker_http_request_seconds",
+            "Time to answer a request; long polls include their wait.",
+            ["method", "route", "status"],
+            registry=self.registry,
+        )
+
+    def render(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
+        return generate_latest(self.registry)

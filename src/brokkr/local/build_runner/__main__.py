@@ -1,0 +1,50 @@
+"""``python -m brokkr.local.build_runner``: the stand-in as a process of its own."""
+
+import argparse
+import asyncio
+import signal
+from pathlib import Path
+
+from brokkr.agent.kube.client import KubeClient
+from brokkr.agent.kube.config import KubeConfig
+from brokkr.local.build_runner.runner import BuildRunner, FolderInUse
+
+
+async def _serve(arguments: argparse.Namespace) -> None:
+    """Run until SIGTERM or Ctrl-C."""
+    this = asyncio.current_task()
+    assert this is not None
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, this.cancel)
+    async with KubeClient(KubeConfig.load(arguments.kubeconfig)) as kube:
+        runner = BuildRunner(
+            kube,
+            arguments.folder,
+            namespace=arguments.namespace,
+            concurrency=arguments.concurrency,
+        )
+        try:
+            await runner.run()
+        except asyncio.CancelledError:
+            return
+
+
+def main() -> None:
+    """Read the command line and run."""
+    parser = argparse.ArgumentParser(
+        prog="python -m brokkr.local.build_runner",
+        description="Run Shipwright Builds on this machine: a stand-in for Shipwright.",
+    )
+    parser.add_argument("--kubeconfig", type=Path, required=True)
+    parser.add_argument("--folder", type=Path, required=True, help="for work and logs")
+    parser.add_argument("--namespace", help="the only one to look at (default: all)")
+    parser.add_argument("--concurrency", type=int, default=2, help="builds at once (default: 2)")
+    arguments = parser.parse_args()
+    try:
+        asyncio.run(_serve(arguments))
+    except FolderInUse as error:
+        parser.exit(1, f"{error}\n")
+
+
+if __name__ == "__main__":
+    main()

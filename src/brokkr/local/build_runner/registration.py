@@ -1,0 +1,139 @@
+"""
+Is this Build fit to be run?
+
+Pure.  The checks stand in Shipwright's order, and the first that finds something wrong decides the
+Build's status.  What they need to know of the cluster is given to them.
+"""
+
+import re
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+
+from brokkr.local.build_runner.parameters import Problem, find_problem
+from brokkr.work.labels import problem_with_value
+from brokkr.work.model import Manifest
+
+# Environment variables that change which program runs, not what it is told.
+_FORBIDDEN_ENV = re.compile(
+    r"LD_.*|BASH_FUNC_.*|BASH_ENV|ENV|CDPATH|PYTHONSTARTUP|PERL5OPT|PERLLIB|PERL5LIB|RUBYOPT"
+    r"|NODE_OPTIONS"
+)
+
+
+@dataclass(frozen=True)
+class Registration:
+    """What a Build's status says."""
+
+    registered: bool
+    reason: str
+    message: str
+
+    def status(self) -> Manifest:
+        """Render it as the Build's status."""
+        return {
+            "registered": "True" if self.registered else "False",
+            "reason": self.reason,
+            "message": self.message,
+        }
+
+
+def secrets_of(spec: Manifest) -> dict[str, str]:
+    """Name the Secrets that a Build's spec refers to, each with the reason if it is missing."""
+    named = {
+        "SpecSourceSecretRefNotFound": spec.get("source", {}).get("git", {}).get("cloneSecret"),
+        "SpecOutputSecretRefNotFound": spec["output"].get("pushSecret"),
+    }
+    return {secret: reason for reason, secret in named.items() if secret}
+
+
+def register(
+    name: str,
+    namespace: str,
+    spec: Manifest,
+    *,
+    secrets: AbstractSet[str],
+    strategy: Manifest | None,
+) -> Registration:
+    """
+    Check a Build.
+
+    Args:
+        name: The Build's name.
+        namespace: Where it lives.
+        spec: Its spec.
+        secrets: Those of the Secrets it names that exist.
+        strategy: The strategy it names; None if there is none of that name.
+    """
+    problem = (
+        _problem_with_secrets(spec, secrets)
+        or _problem_with_strategy(namespace, spec, strategy)
+        or _problem_with_name(name)
+        or problem_with_env(spec.get("env") or [])
+    )
+    if problem is None:
+        return Registration(
+            registered=True, reason="Succeeded", message="all validations succeeded"
+        )
+    return Registration(registered=False, reason=problem[0], message=problem[1])
+
+
+def problem_with_env(env: list[Manifest]) -> Problem | None:
+    """Find what is wrong with environment variables, as (reason, message)."""
+    for variable in env:
+        name = variable.get("name")
+        if not name:
+            return "SpecEnvNameCanNotBeBlank", "name for environment variable must not be blank"
+        if _FORBIDDEN_ENV.fullmatch(name):
+            return "SpecEnvNameForbidden", f"environment variable {name} must not be set"
+        if bool(variable.get("value")) == ("valueFrom" in variable):
+            return (
+                "SpecEnvOnlyOneOfValueOrValueFromMustBeSpecified",
+                f"environment variable {name} must have exactly one of value and valueFrom",
+            )
+    return None
+
+
+def _problem_with_secrets(spec: Manifest, secrets: AbstractSet[str]) -> Problem | None:
+    missing = {name: reason for name, reason in secrets_of(spec).items() if name not in secrets}
+    match list(missing.items()):
+        case []:
+            return None
+        case [(name, reason)]:
+            return reason, f"referenced secret {name} not found"
+        case _:
+            return "MultipleSecretRefNotFound", f"missing secrets are {','.join(sorted(missing))}"
+
+
+def _problem_with_strategy(
+    namespace: str, spec: Manifest, strategy: Manifest | None
+) -> Problem | None:
+    name = spec["strategy"]["name"]
+    kind = spec["strategy"].get("kind", "BuildStrategy")
+    if kind not in {"BuildStrategy", "ClusterBuildStrategy"}:
+        return "UnknownBuildStrategyKind", f"unknown strategy kind {kind}"
+    if strategy is None and kind == "BuildStrategy":
+        return (
+            "BuildStrategyNotFound",
+            f"buildStrategy {name} does not exist in namespace {namespace}",
+        )
+    if strategy is None:
+        return "ClusterBuildStrategyNotFound", f"clusterBuildStrategy {name} does not exist"
+    return find_problem(strategy, spec.get("paramValues") or []) or _problem_with_volumes(
+        spec.get("volumes") or [], strategy
+    )
+
+
+def _problem_with_volumes(volumes: list[Manifest], strategy: Manifest) -> Problem | None:
+    known = {volume["name"]: volume for volume in strategy["spec"].get("volumes") or []}
+    for volume in volumes:
+        name = volume["name"]
+        if name not in known:
+            return "UndefinedVolume", f'Volume "{name}" is not defined in the Strategy'
+        if not known[name].get("overridable"):
+            return "VolumeNotOverridable", f'Volume "{name}" is not overridable in the Strategy'
+    return None
+
+
+def _problem_with_name(name: str) -> Problem | None:
+    problem = problem_with_value(name)
+    return None if problem is None else ("BuildNameInvalid", problem)

@@ -1,0 +1,1 @@
+"""The formats: bytes and dicts from and to the domain.  Pure."""

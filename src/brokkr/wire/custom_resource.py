@@ -1,0 +1,237 @@
+"""
+``brokkr.io/v1alpha1`` ``Work`` from and to the model.
+
+The only module that knows the resource's ``camelCase`` and its labels and annotations.
+The resource is the agent's journal and its outbox, so the claim's identity is on it.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from brokkr.work.errors import InvalidWork
+from brokkr.work.model import (
+    Attempt,
+    Claim,
+    Condition,
+    Manifest,
+    Phase,
+    Work,
+    WorkStatus,
+)
+from brokkr.work.names import work_name
+
+API_VERSION: Final = "brokkr.io/v1alpha1"
+KIND: Final = "Work"
+
+LABEL_WORK_ID: Final = "brokkr.io/work-id"
+LABEL_ROUND: Final = "brokkr.io/round"
+LABEL_BROKER: Final = "brokkr.io/broker"
+LABEL_WORK: Final = "brokkr.io/work"
+"""On the objects of an attempt: the name of the Work resource they belong to."""
+LABEL_ATTEMPT: Final = "brokkr.io/attempt"
+ANNOTATION_CLAIM_ID: Final = "brokkr.io/claim-id"
+ANNOTATION_CANCEL: Final = "brokkr.io/cancel"
+"""Why the Work is to stop, in words; its presence is the request."""
+ANNOTATION_ACKNOWLEDGED: Final = "brokkr.io/acknowledged-at"
+
+
+def render_spec(
+    *, work_type: str, max_retries: int, claim_timeout: timedelta, template: Manifest
+) -> dict[str, Any]:
+    """Render the ``spec`` that a submission means."""
+    return {
+        "workType": work_type,
+        "maxRetries": max_retries,
+        "claimTimeout": int(claim_timeout.total_seconds()),
+        "template": template,
+    }
+
+
+def render_claimed(spec: Manifest, claim: Claim) -> dict[str, Any]:
+    """Render the Work resource of a claim: named and labelled for it alone."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": KIND,
+        "metadata": {
+            "name": work_name(claim.work_id, round=claim.round),
+            "labels": {
+                LABEL_WORK_ID: str(claim.work_id),
+                LABEL_ROUND: str(claim.round),
+                LABEL_BROKER: claim.broker,
+            },
+            "annotations": {ANNOTATION_CLAIM_ID: str(claim.claim_id)},
+        },
+        "spec": dict(spec),
+    }
+
+
+def work_from_resource(resource: Manifest) -> Work:
+    """
+    Read a Work resource.
+
+    Raises:
+        InvalidWork: It lacks what a claim put there; somebody else made or changed it.
+    """
+    metadata = resource.get("metadata") or {}
+    spec = resource.get("spec") or {}
+    annotations = metadata.get("annotations") or {}
+    claim = _claim(metadata)
+    if metadata.get("name") != work_name(claim.work_id, round=claim.round):
+        raise InvalidWork("metadata.name", "is not the name that its labels make")
+    try:
+        return Work(
+            name=metadata["name"],
+            namespace=metadata["namespace"],
+            uid=metadata["uid"],
+            resource_version=metadata["resourceVersion"],
+            generation=metadata.get("generation", 0),
+            created_at=_required_time(metadata["creationTimestamp"]),
+            is_deleting="deletionTimestamp" in metadata,
+            work_type=spec["workType"],
+            max_retries=spec["maxRetries"],
+            claim_timeout=timedelta(seconds=spec["claimTimeout"]),
+            template=spec["template"],
+            claim=claim,
+            cancel_reason=annotations.get(ANNOTATION_CANCEL, ""),
+            acknowledged_at=_time(annotations.get(ANNOTATION_ACKNOWLEDGED)),
+            status=status_from_resource(resource.get("status") or {}),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise InvalidWork("", f"not a Work resource that Brokkr made: {error!r}") from error
+
+
+def status_from_resource(status: Mapping[str, Any]) -> WorkStatus:
+    """Read the ``status`` of a Work resource; an empty one is that of a new Work."""
+    return WorkStatus(
+        phase=Phase(status.get("phase", Phase.PENDING)),
+        retries=status.get("retries", 0),
+        reason=status.get("reason", ""),
+        message=status.get("message", ""),
+        started_at=_time(status.get("startTime")),
+        completed_at=_time(status.get("completionTime")),
+        retry_at=_time(status.get("retryTime")),
+        observed_generation=status.get("observedGeneration"),
+        conditions=tuple(_condition(each) for each in status.get("conditions", ())),
+        attempts=tuple(_attempt(each) for each in status.get("attempts", ())),
+        result=status.get("result", {}),
+    )
+
+
+def render_status(status: WorkStatus) -> dict[str, Any]:
+    """Render a ``status``; what is empty is left out."""
+    return _without_empty(
+        {
+            "phase": status.phase.value,
+            "reason": status.reason,
+            "message": status.message,
+            "startTime": _text(status.started_at),
+            "completionTime": _text(status.completed_at),
+            "retryTime": _text(status.retry_at),
+            "observedGeneration": status.observed_generation,
+            "conditions": [_render_condition(each) for each in status.conditions],
+            "attempts": [_render_attempt(each) for each in status.attempts],
+            "result": dict(status.result),
+        }
+    ) | {"retries": status.retries}
+
+
+def render_attempts(attempts: tuple[Attempt, ...]) -> list[dict[str, Any]]:
+    """Render the history of attempts as a completion's ``result`` carries it."""
+    return [
+        _without_empty(
+            {
+                "number": each.number,
+                "name": each.name,
+                "started_at": _text(each.started_at),
+                "ended_at": _text(each.ended_at),
+                "reason": each.reason,
+                "message": each.message,
+                "retryable": each.retryable,
+            }
+        )
+        for each in attempts
+    ]
+
+
+def _claim(metadata: Mapping[str, Any]) -> Claim:
+    labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
+    try:
+        return Claim(
+            work_id=UUID(labels[LABEL_WORK_ID]),
+            claim_id=UUID(annotations[ANNOTATION_CLAIM_ID]),
+            round=int(labels[LABEL_ROUND]),
+            broker=labels[LABEL_BROKER],
+        )
+    except (KeyError, ValueError) as error:
+        raise InvalidWork("metadata", f"does not name a claim: {error!r}") from error
+
+
+def _condition(value: Mapping[str, Any]) -> Condition:
+    return Condition(
+        type=value["type"],
+        status={"True": True, "False": False}.get(value["status"]),
+        reason=value.get("reason", ""),
+        message=value.get("message", ""),
+        changed_at=_required_time(value["lastTransitionTime"]),
+    )
+
+
+def _render_condition(condition: Condition) -> dict[str, Any]:
+    return _without_empty(
+        {
+            "type": condition.type,
+            "status": {True: "True", False: "False", None: "Unknown"}[condition.status],
+            "reason": condition.reason,
+            "message": condition.message,
+            "lastTransitionTime": _text(condition.changed_at),
+        }
+    )
+
+
+def _attempt(value: Mapping[str, Any]) -> Attempt:
+    return Attempt(
+        number=value["number"],
+        name=value["name"],
+        uid=value.get("uid"),
+        started_at=_time(value.get("startTime")),
+        ended_at=_time(value.get("endTime")),
+        reason=value.get("reason", ""),
+        message=value.get("message", ""),
+        retryable=value.get("retryable"),
+    )
+
+
+def _render_attempt(attempt: Attempt) -> dict[str, Any]:
+    return _without_empty(
+        {
+            "number": attempt.number,
+            "name": attempt.name,
+            "uid": attempt.uid,
+            "startTime": _text(attempt.started_at),
+            "endTime": _text(attempt.ended_at),
+            "reason": attempt.reason,
+            "message": attempt.message,
+            "retryable": attempt.retryable,
+        }
+    )
+
+
+def _without_empty(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value not in (None, "", [], {})}
+
+
+def _time(value: str | None) -> datetime | None:
+    return None if value is None else _required_time(value)
+
+
+def _required_time(value: str) -> datetime:
+    return datetime.fromisoformat(value).astimezone(UTC)
+
+
+def _text(value: datetime | None) -> str | None:
+    """Render a time as Kubernetes does: UTC, whole seconds, ``Z``."""
+    if value is None:
+        return None
+    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,0 +1,1 @@
+"""The domain: what a Work is, whom it is for, and what may go wrong.  Pure."""

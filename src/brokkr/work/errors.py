@@ -1,0 +1,182 @@
+"""
+What can go wrong, as facts that callers treat differently.
+
+::
+
+    BrokkrError
+    ├── InvalidInput          422  the content is wrong: `field` says where
+    │   ├── InvalidWork            ... a Work, its template or its target
+    │   └── InvalidAgent           ... an agent's name, labels or annotations
+    ├── MalformedBody         400  not JSON or YAML at all
+    ├── BodyTooLarge          413
+    ├── Unauthenticated       401  no key, or one that opens nothing
+    ├── NotPermitted          403  a good key, for something else
+    ├── NotFound              404  it does not exist *for this caller*
+    │   ├── WorkNotFound
+    │   └── AgentNotFound
+    ├── Conflict              409  the caller lost a race or came too late
+    │   ├── WorkNotClaimable       not pending any more
+    │   ├── ClaimLost              the claim has ended, and another fact holds
+    │   ├── WorkFinished           it is in the execution log
+    │   ├── AgentNameTaken
+    │   └── AgentSuperseded        a newer process of this agent is at work
+    └── BrokerUnavailable          client side: no answer, or a 5xx
+
+An error carries its data as attributes and makes its own sentence.  `code` is the
+stable word for it on the wire (:mod:`brokkr.wire.problem`).
+"""
+
+from typing import ClassVar
+from uuid import UUID
+
+
+class BrokkrError(Exception):
+    """Base of everything that this project raises on purpose."""
+
+    code: ClassVar[str] = "error"
+
+
+class InvalidInput(BrokkrError):
+    """Content that was understood and is wrong.
+
+    Attributes:
+        field: Where, as a dotted path (``template.spec.source.git.url``).
+        problem: What is wrong there and what would be right.
+    """
+
+    code = "invalid"
+
+    def __init__(self, field: str, problem: str) -> None:
+        super().__init__(f"{field}: {problem}" if field else problem)
+        self.field = field
+        self.problem = problem
+
+
+class InvalidWork(InvalidInput):
+    """A Work, its template or its target cannot be accepted."""
+
+    code = "invalid_work"
+
+
+class InvalidAgent(InvalidInput):
+    """An agent's name, labels or annotations cannot be accepted."""
+
+    code = "invalid_agent"
+
+
+class MalformedBody(BrokkrError):
+    """The body is not what its content type says it is."""
+
+    code = "malformed_body"
+
+
+class BodyTooLarge(BrokkrError):
+    """The body is over the configured limit."""
+
+    code = "body_too_large"
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"the request body is larger than {limit_bytes} bytes")
+        self.limit_bytes = limit_bytes
+
+
+class Unauthenticated(BrokkrError):
+    """No key was sent, or the key that was sent opens nothing."""
+
+    code = "unauthenticated"
+
+
+class NotPermitted(BrokkrError):
+    """The key is good, and not for this."""
+
+    code = "not_permitted"
+
+
+class NotFound(BrokkrError):
+    """It does not exist, as far as this caller may know."""
+
+    code = "not_found"
+
+
+class WorkNotFound(NotFound):
+    """No Work of this id is visible to the caller."""
+
+    code = "work_not_found"
+
+    def __init__(self, work_id: UUID | str) -> None:
+        super().__init__(f"there is no work {work_id}")
+        self.work_id = str(work_id)
+
+
+class AgentNotFound(NotFound):
+    """No agent of this id or name is visible to the caller."""
+
+    code = "agent_not_found"
+
+    def __init__(self, agent: UUID | str) -> None:
+        super().__init__(f"there is no agent {agent}")
+        self.agent = str(agent)
+
+
+class Conflict(BrokkrError):
+    """The caller lost a race, or came too late."""
+
+    code = "conflict"
+
+
+class WorkNotClaimable(Conflict):
+    """Somebody else has it, or it is finished."""
+
+    code = "work_not_claimable"
+
+    def __init__(self, work_id: UUID | str) -> None:
+        super().__init__(f"work {work_id} is not pending any more")
+        self.work_id = str(work_id)
+
+
+class ClaimLost(Conflict):
+    """The claim is over: another claim, a cancel or a completion came after it."""
+
+    code = "claim_lost"
+
+    def __init__(self, work_id: UUID | str, state: str = "") -> None:
+        now = f"; the work is now {state}" if state else ""
+        super().__init__(f"the claim on work {work_id} is lost{now}")
+        self.work_id = str(work_id)
+        self.state = state
+
+
+class WorkFinished(Conflict):
+    """It is in the execution log, which nothing takes back."""
+
+    code = "work_finished"
+
+    def __init__(self, work_id: UUID | str, outcome: str) -> None:
+        super().__init__(f"work {work_id} is finished: {outcome}")
+        self.work_id = str(work_id)
+        self.outcome = outcome
+
+
+class AgentNameTaken(Conflict):
+    """A living agent has this name."""
+
+    code = "agent_name_taken"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"an agent named {name!r} exists already")
+        self.name = name
+
+
+class AgentSuperseded(Conflict):
+    """A process of this agent that was started later is at work; stop."""
+
+    code = "agent_superseded"
+
+    def __init__(self) -> None:
+        super().__init__("a newer process of this agent is connected; this one must stop")
+
+
+class BrokerUnavailable(BrokkrError):
+    """The broker did not answer, or could not.  Try again later; nothing is lost."""
+
+    code = "broker_unavailable"

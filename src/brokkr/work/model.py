@@ -1,0 +1,134 @@
+"""
+The Work resource as the agent sees it: frozen values, with units in the types.
+
+:mod:`brokkr.wire.custom_resource` makes these from what the API server sends, and
+turns them back; nothing else knows the resource's ``camelCase``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, TypeAlias
+from uuid import UUID
+
+Manifest: TypeAlias = Mapping[str, Any]
+"""A Kubernetes object as JSON has it.  Opaque but to handlers and to ``wire``."""
+
+
+class Phase(StrEnum):
+    """Where a Work resource stands, for people; ``conditions`` are for programs."""
+
+    PENDING = "Pending"
+    RUNNING = "Running"
+    SUCCEEDED = "Succeeded"
+    FAILED = "Failed"
+    CANCELLED = "Cancelled"
+
+    @property
+    def is_terminal(self) -> bool:
+        """Say whether the Work is over: the first terminal phase is final."""
+        return self in (Phase.SUCCEEDED, Phase.FAILED, Phase.CANCELLED)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """Which claim of which broker a Work resource stands for.
+
+    Attributes:
+        round: The number of this claim in the Work's life, from 1.
+        broker: The id of the broker's database; another broker's word about this
+            claim counts for nothing.
+    """
+
+    work_id: UUID
+    claim_id: UUID
+    round: int
+    broker: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One execution of the template.
+
+    Attributes:
+        number: Counted from 1; always ``retries + 1`` for the current one.
+        name: The name of its objects (:func:`brokkr.work.names.attempt_name`).
+        uid: The uid of the object that executes it, once it was seen to exist.
+        reason: Why it ended, in one CamelCase word; empty while it runs.
+    """
+
+    number: int
+    name: str
+    uid: str | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    reason: str = ""
+    message: str = ""
+    retryable: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """One machine-readable fact; ``changed_at`` moves only when ``status`` does."""
+
+    type: str
+    status: bool | None
+    reason: str
+    message: str
+    changed_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkStatus:
+    """What the controller has recorded about a Work resource."""
+
+    phase: Phase = Phase.PENDING
+    retries: int = 0
+    reason: str = ""
+    message: str = ""
+    started_at: datetime | None = None
+    completed_at: datetime | None = None
+    retry_at: datetime | None = None
+    observed_generation: int | None = None
+    conditions: tuple[Condition, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
+    result: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """One Work resource, as last read from the API server.
+
+    Attributes:
+        template: The user's object, or a ``List`` of them; only a handler looks inside.
+        claim_timeout: How long the claim lives without being renewed.
+        cancel_reason: Why it is to stop, in words; empty while it is to go on.
+        acknowledged_at: When the broker took the completion; None before that.
+    """
+
+    name: str
+    namespace: str
+    uid: str
+    resource_version: str
+    generation: int
+    created_at: datetime
+    is_deleting: bool
+    work_type: str
+    max_retries: int
+    claim_timeout: timedelta
+    template: Manifest
+    claim: Claim
+    cancel_reason: str
+    acknowledged_at: datetime | None
+    status: WorkStatus
+
+    @property
+    def attempt(self) -> int:
+        """Return the number of the current attempt, counted from 1."""
+        return self.status.retries + 1
+
+    @property
+    def cancel_requested(self) -> bool:
+        """Say whether the Work is to stop as soon as it can."""
+        return bool(self.cancel_reason)

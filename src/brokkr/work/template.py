@@ -1,0 +1,220 @@
+"""
+What a template may contain.
+
+The broker checks it on submit, and the agent checks it again before it applies
+anything: neither trusts the other.  A work type's allow-list is closed: a kind that is
+not on it is refused by name.
+"""
+
+# Note [Secrets are referenced, never carried]
+#
+# A template travels through the queue, the log table and the Work resource, and all of
+# them can be read by more people than a credential should be.  So a ``Secret`` is
+# refused, and so is a URL with a user name or password in it; a Build names its
+# secrets (``cloneSecret``, ``pushSecret``), and they live in the cluster.
+
+import re
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+from brokkr.work.errors import InvalidWork
+from brokkr.work.model import Manifest
+
+ALLOWED_KINDS: Final[Mapping[str, frozenset[tuple[str, str]]]] = MappingProxyType(
+    {
+        "build": frozenset(
+            {
+                ("shipwright.io/v1beta1", "Build"),
+                ("shipwright.io/v1beta1", "BuildRun"),
+                ("v1", "ConfigMap"),
+            }
+        )
+    }
+)
+"""By work type, the ``apiVersion`` and ``kind`` of what a template may bring."""
+
+MAX_DEPTH = 64
+MAX_DOCUMENTS = 20
+
+# ``user@`` alone is how ssh URLs name the account; a password after it is a secret, and
+# so is any user information in an http URL (tokens are sent that way).
+_CREDENTIALS = re.compile(r"(?i)\b(?:https?://[^/\s@]*@|[a-z][a-z0-9+.-]*://[^/\s@:]*:[^/\s@]*@)")
+# JSON can write both, and no database can store them.
+_NOT_TEXT = re.compile("[\0\ud800-\udfff]")
+_REFUSED_METADATA = ("ownerReferences", "finalizers", "generateName", "managedFields", "uid")
+_DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
+
+
+def documents(template: Manifest) -> list[Manifest]:
+    """
+    Return the objects of a template: itself, or the items of a ``List``.
+
+    Raises:
+        InvalidWork: It is neither.
+    """
+    if template.get("kind") == "List" and template.get("apiVersion") == "v1":
+        items = template.get("items")
+        if not isinstance(items, list) or not items:
+            raise InvalidWork("template.items", "a List needs at least one item")
+        if not all(isinstance(item, Mapping) for item in items):
+            raise InvalidWork("template.items", "each item must be an object")
+        return items
+    return [template]
+
+
+def check_template(work_type: str, template: Manifest, *, namespace: str | None = None) -> None:
+    """
+    Refuse a template that no agent would, or should, run.
+
+    Args:
+        namespace: The one that the objects will be made in, which is the only one that
+            a template may name.  The broker does not know it, the agent does.
+
+    Raises:
+        InvalidWork: Names the field, what is wrong with it and what would be right.
+    """
+    allowed = ALLOWED_KINDS.get(work_type)
+    if allowed is None:
+        known = ", ".join(sorted(ALLOWED_KINDS))
+        raise InvalidWork("work_type", f"{work_type!r} is not known; known types: {known}")
+
+    found = documents(template)
+    if len(found) > MAX_DOCUMENTS:
+        raise InvalidWork("template", f"has {len(found)} documents; at most {MAX_DOCUMENTS}")
+    for index, document in enumerate(found):
+        path = "template" if document is template else f"template.items[{index}]"
+        _check_document(document, allowed, path)
+        given = document.get("metadata", {}).get("namespace")
+        if namespace is not None and given not in (None, namespace):
+            raise InvalidWork(
+                f"{path}.metadata.namespace",
+                f"{given!r} is not where this agent runs work ({namespace!r}); leave it out",
+            )
+    if work_type == "build":
+        _check_build(found)
+
+
+def _check_document(document: Manifest, allowed: frozenset[tuple[str, str]], path: str) -> None:
+    api_version, kind = document.get("apiVersion"), document.get("kind")
+    if kind == "Secret":
+        raise InvalidWork(
+            f"{path}.kind",
+            "a Secret is never sent through Brokkr; create it in the cluster and name it here",
+        )
+    # Compared one by one: what was sent may be a list, which no set can look up.
+    if not any((api_version, kind) == each for each in allowed):
+        kinds = ", ".join(sorted(f"{k} ({v})" for v, k in allowed))
+        raise InvalidWork(
+            f"{path}.kind", f"{kind!r} ({api_version!r}) is not allowed here; allowed: {kinds}"
+        )
+    metadata = document.get("metadata", {})
+    if not isinstance(metadata, Mapping):
+        raise InvalidWork(f"{path}.metadata", "must be an object")
+    if not isinstance(document.get("spec", {}), Mapping):
+        raise InvalidWork(f"{path}.spec", "must be an object")
+    for refused in _REFUSED_METADATA:
+        # An attempt names its own BuildRun, so a pattern may well carry generateName.
+        if refused in metadata and not (refused == "generateName" and kind == "BuildRun"):
+            raise InvalidWork(f"{path}.metadata.{refused}", "must not be given: the agent sets it")
+    _check_name(metadata.get("name"), path)
+    for where, value in _strings(document, path):
+        if _CREDENTIALS.search(value):
+            raise InvalidWork(
+                where,
+                "a URL here carries credentials; put them into a secret in the cluster and "
+                "name it (cloneSecret, pushSecret)",
+            )
+        if _NOT_TEXT.search(value):
+            raise InvalidWork(where, "contains a NUL character or half a surrogate pair")
+
+
+def _check_name(name: object, path: str) -> None:
+    if name is not None and not (
+        isinstance(name, str) and len(name) <= 63 and _DNS_LABEL.fullmatch(name)
+    ):
+        raise InvalidWork(
+            f"{path}.metadata.name", f"{name!r} is not a Kubernetes name of at most 63 characters"
+        )
+
+
+def _check_build(found: list[Manifest]) -> None:
+    """Shipwright's own rules that its API server does not enforce."""
+    builds = [each for each in found if each["kind"] == "Build"]
+    runs = [each for each in found if each["kind"] == "BuildRun"]
+    if len(builds) != 1:
+        raise InvalidWork("template", f"needs exactly one Build; it has {len(builds)}")
+    if len(runs) > 1:
+        raise InvalidWork("template", f"may have one BuildRun as the pattern; it has {len(runs)}")
+    for run in runs:
+        _check_run(run.get("spec", {}), build=builds[0].get("metadata", {}).get("name"))
+    for config_map in (each for each in found if each["kind"] == "ConfigMap"):
+        if not config_map.get("metadata", {}).get("name"):
+            raise InvalidWork("template", "each ConfigMap needs a metadata.name")
+    _check_build_spec(builds[0].get("spec", {}))
+
+
+def _check_run(spec: Manifest, *, build: str | None) -> None:
+    given = spec.get("build", {})
+    if not isinstance(given, Mapping):
+        raise InvalidWork("template.spec.build", "must be an object")
+    if "spec" in given:
+        raise InvalidWork(
+            "template.spec.build.spec",
+            "a BuildRun with an embedded Build is not supported: give the Build as a "
+            "document of its own",
+        )
+    if given.get("name") not in (None, build):
+        raise InvalidWork(
+            "template.spec.build.name", f"{given['name']!r} is not the Build given here: {build!r}"
+        )
+    if "source" in spec:
+        raise InvalidWork(
+            "template.spec.source", "a BuildRun can only wait for an upload that nobody would make"
+        )
+    if "state" in spec:
+        raise InvalidWork("template.spec.state", "must not be given: cancel the work instead")
+
+
+def _check_build_spec(spec: Manifest) -> None:
+    strategy, output = spec.get("strategy"), spec.get("output")
+    if not (isinstance(strategy, Mapping) and isinstance(strategy.get("name"), str)):
+        raise InvalidWork("template.spec.strategy.name", "a Build must name its strategy")
+    if not (isinstance(output, Mapping) and isinstance(output.get("image"), str)):
+        raise InvalidWork("template.spec.output.image", "a Build must name the image it makes")
+    source = spec.get("source")
+    if source is None:
+        return
+    # Shipwright registers a Build whose source type and block disagree, and then runs it
+    # without any source step; so this is the only place that can say so.
+    blocks = {"Git": "git", "OCI": "ociArtifact", "Local": "local"}
+    block = blocks.get(str(source.get("type"))) if isinstance(source, Mapping) else None
+    if block is None:
+        raise InvalidWork("template.spec.source.type", "must be Git or OCI")
+    if block == "local":
+        raise InvalidWork(
+            "template.spec.source.type", "Local waits for an upload that nobody would make"
+        )
+    given = [each for each in blocks.values() if each in source]
+    if given != [block]:
+        raise InvalidWork(
+            f"template.spec.source.{block}",
+            f"type {source['type']} needs this block and no other; given: {given}",
+        )
+
+
+def _strings(value: Any, path: str, depth: int = 0) -> Iterator[tuple[str, str]]:
+    """Walk all strings, keys included, with the path to each."""
+    if depth > MAX_DEPTH:
+        raise InvalidWork("template", f"is nested deeper than {MAX_DEPTH} levels")
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, Mapping):
+        for key, each in value.items():
+            if not isinstance(key, str):
+                raise InvalidWork(path, f"has a key that is not a string: {key!r}")
+            yield path, key
+            yield from _strings(each, f"{path}.{key}", depth + 1)
+    elif isinstance(value, list):
+        for index, each in enumerate(value):
+            yield from _strings(each, f"{path}[{index}]", depth + 1)

@@ -1,0 +1,358 @@
+"""The controller against a real API server, with Shipwright played."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+
+from brokkr.agent.controller.decide import Policy
+from brokkr.agent.controller.loop import Controller
+from brokkr.agent.controller.observe import Caches
+from brokkr.agent.handlers.build.manifests import BuildDefaults
+from brokkr.agent.handlers.registry import handlers
+from brokkr.agent.kube.client import KubeClient
+from brokkr.agent.kube.informer import Informer
+from brokkr.agent.kube.resources import BUILD_RUNS, BUILDS, CONFIG_MAPS, EVENTS, WORKS
+from brokkr.agent.resources import create_work, mark_acknowledged, mark_cancelled
+from brokkr.wire.bodies import ClaimBody
+from brokkr.wire.custom_resource import LABEL_BROKER, LABEL_WORK, render_spec, work_from_resource
+from brokkr.work.backoff import Backoff
+from brokkr.work.model import Manifest, Phase, Work
+from brokkr.work.names import work_name
+from support.factories import a_build_template
+from support.shipwright import (
+    DIGEST,
+    Outcome,
+    PlayedShipwright,
+    evicted_at_first,
+    never,
+    permanent_failure,
+    success,
+)
+from support.signals import eventually
+
+pytestmark = pytest.mark.kube
+
+POLICY = Policy(
+    backoff=Backoff(base=timedelta(milliseconds=20), cap=timedelta(milliseconds=100)),
+    keep_succeeded=timedelta(0),
+    keep_failed=timedelta(hours=1),
+)
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+async def a_claimed_work(
+    kube: KubeClient, namespace: str, *, max_retries: int = 2, template: Manifest | None = None
+) -> str:
+    claim = ClaimBody(
+        id=uuid4(),
+        claim_id=uuid4(),
+        round=1,
+        work_type="build",
+        broker="the-broker",
+        lease_seconds=3600,
+        resource={
+            "spec": render_spec(
+                work_type="build",
+                max_retries=max_retries,
+                claim_timeout=timedelta(hours=1),
+                template=template or a_build_template(),
+            )
+        },
+    )
+    await create_work(kube, namespace, claim)
+    return work_name(claim.id, round=1)
+
+
+async def read(kube: KubeClient, namespace: str, name: str) -> Work:
+    return work_from_resource(await kube.get(WORKS, namespace, name))
+
+
+@asynccontextmanager
+async def watching(kube: KubeClient, namespace: str) -> AsyncIterator[tuple[Caches, Controller]]:
+    """Put a controller and its caches together, as the agent's start does."""
+
+    def on_work(event: str, resource: Manifest) -> None:
+        controller.workqueue.add(resource["metadata"]["name"])
+
+    def on_object(event: str, manifest: Manifest) -> None:
+        if event == "DELETED":
+            caches.remember(manifest)
+        controller.workqueue.add(manifest["metadata"]["labels"][LABEL_WORK])
+
+    caches = Caches(
+        works=Informer(kube, WORKS, namespace, label_selector=LABEL_BROKER, on_event=on_work),
+        objects={
+            each.kind: Informer(
+                kube, each, namespace, label_selector=LABEL_WORK, on_event=on_object
+            )
+            for each in (BUILDS, BUILD_RUNS)
+        },
+    )
+    controller = Controller(
+        kube=kube,
+        caches=caches,
+        handlers=handlers(BuildDefaults()),
+        policy=POLICY,
+        is_held=lambda _: True,
+        clock=now,
+        jitter=lambda: 1.0,
+        resync_interval=timedelta(seconds=1),
+    )
+    async with asyncio.TaskGroup() as tasks:
+        informers = (caches.works, *caches.objects.values())
+        running = [tasks.create_task(each.run()) for each in informers]
+        for each in informers:
+            await each.synced.wait()
+        yield caches, controller
+        for task in running:
+            task.cancel()
+
+
+@asynccontextmanager
+async def shipwright(
+    kube: KubeClient, namespace: str, outcome: Outcome
+) -> AsyncIterator[PlayedShipwright]:
+    played = PlayedShipwright(kube, namespace, outcome)
+    task = asyncio.create_task(played.run())
+    try:
+        yield played
+    finally:
+        task.cancel()
+
+
+async def until(kube: KubeClient, namespace: str, name: str, *phases: Phase) -> Work:
+    async def work_in_phase() -> Work | None:
+        work = await read(kube, namespace, name)
+        return work if work.status.phase in phases else None
+
+    return await eventually(work_in_phase)  # type: ignore[return-value]
+
+
+async def test_a_build_goes_through_and_its_result_is_in_the_status(
+    kube: KubeClient, namespace: str
+) -> None:
+    name = await a_claimed_work(kube, namespace)
+    async with (
+        shipwright(kube, namespace, success) as played,
+        watching(kube, namespace) as (_, controller),
+    ):
+        loop = asyncio.create_task(controller.run())
+        work = await until(kube, namespace, name, Phase.SUCCEEDED, Phase.FAILED)
+        loop.cancel()
+
+    assert work.status.phase is Phase.SUCCEEDED
+    assert work.status.result["digest"] == DIGEST
+    assert work.status.attempts[0].uid in played.seen
+    assert {each.type: each.status for each in work.status.conditions} == {
+        "TemplateApplied": True,
+        "TemplateSucceeded": True,
+    }
+
+
+async def test_a_retryable_failure_is_one_more_build_run_under_the_next_number(
+    kube: KubeClient, namespace: str
+) -> None:
+    name = await a_claimed_work(kube, namespace)
+    async with (
+        shipwright(kube, namespace, evicted_at_first) as played,
+        watching(kube, namespace) as (_, controller),
+    ):
+        loop = asyncio.create_task(controller.run())
+        work = await until(kube, namespace, name, Phase.SUCCEEDED, Phase.FAILED)
+        loop.cancel()
+
+    assert work.status.phase is Phase.SUCCEEDED
+    assert work.status.retries == 1
+    assert sorted(run["metadata"]["name"] for run in played.seen.values()) == [
+        f"{name}-a1",
+        f"{name}-a2",
+    ]
+    events, _ = await kube.list(EVENTS, namespace)
+    told = sorted(each["reason"] for each in events if each["involvedObject"]["name"] == name)
+    assert told == ["AttemptStarted", "AttemptStarted", "BuildCompleted", "PodEvicted"]
+
+
+async def test_a_permanent_failure_is_final_at_once(kube: KubeClient, namespace: str) -> None:
+    name = await a_claimed_work(kube, namespace)
+    async with (
+        shipwright(kube, namespace, permanent_failure) as played,
+        watching(kube, namespace) as (_, controller),
+    ):
+        loop = asyncio.create_task(controller.run())
+        work = await until(kube, namespace, name, Phase.FAILED)
+        loop.cancel()
+
+    assert work.status.retries == 0
+    assert len(played.seen) == 1
+
+
+@pytest.mark.parametrize("outcome", [success, evicted_at_first, permanent_failure])
+async def test_a_controller_thrown_away_between_every_two_steps_starts_nothing_twice(
+    kube: KubeClient, namespace: str, outcome: Outcome
+) -> None:
+    name = await a_claimed_work(kube, namespace)
+    async with shipwright(kube, namespace, outcome) as played:
+        async with asyncio.timeout(60):
+            while not (await read(kube, namespace, name)).status.phase.is_terminal:
+                async with watching(kube, namespace) as (_, controller):
+                    await controller.reconcile(name)
+        work = await read(kube, namespace, name)
+
+    attempts = [f"{name}-a{number}" for number in range(1, work.status.retries + 2)]
+    assert sorted(each["metadata"]["name"] for each in played.seen.values()) == attempts
+    assert sorted(each["metadata"]["name"] for each in played.builds_seen.values()) == attempts
+
+
+async def test_a_build_run_deleted_while_it_runs_is_a_failed_attempt(
+    kube: KubeClient, namespace: str
+) -> None:
+    name = await a_claimed_work(kube, namespace)
+    async with (
+        shipwright(kube, namespace, lambda n: None if n == 1 else success(n)),
+        watching(kube, namespace) as (_, controller),
+    ):
+        loop = asyncio.create_task(controller.run())
+
+        async def is_recorded() -> bool:
+            return any(a.uid for a in (await read(kube, namespace, name)).status.attempts)
+
+        await eventually(is_recorded)
+        await kube.delete(BUILD_RUNS, namespace, f"{name}-a1")
+        work = await until(kube, namespace, name, Phase.SUCCEEDED, Phase.FAILED)
+        loop.cancel()
+
+    assert [each.reason for each in work.status.attempts] == ["AttemptMissing", "BuildCompleted"]
+
+
+async def test_a_build_run_that_ended_and_was_deleted_at_once_has_ended(
+    kube: KubeClient, namespace: str
+) -> None:
+    """A TTL may be faster than the controller; the watch's last word counts."""
+    name = await a_claimed_work(kube, namespace)
+    async with (
+        shipwright(kube, namespace, never) as played,
+        watching(kube, namespace) as (_, controller),
+    ):
+        loop = asyncio.create_task(controller.run())
+
+        async def is_recorded() -> bool:
+            return any(a.uid for a in (await read(kube, namespace, name)).status.attempts)
+
+        await eventually(is_recorded)
+        loop.cancel()
+        played.outcome = success
+        run = await kube.get(BUILD_RUNS, namespace, f"{name}-a1")
+        await kube.replace_status(BUILD_RUNS, namespace, {**run, "status": success(1)})
+        await kube.delete(BUILD_RUNS, namespace, f"{name}-a1")
+        loop = asyncio.create_task(controller.run())
+        work = await until(kube, namespace, name, Phase.SUCCEEDED, Phase.PENDING, Phase.FAILED)
+        loop.cancel()
+
+    assert work.status.phase is Phase.SUCCEEDED
+    assert len(work.status.attempts) == 1
+
+
+async def test_cancel_stops_the_running_build(kube: KubeClient, namespace: str) -> None:
+    name = await a_claimed_work(kube, namespace)
+    async with (
+        shipwright(kube, namespace, never) as played,
+        watching(kube, namespace) as (_, controller),
+    ):
+        loop = asyncio.create_task(controller.run())
+
+        async def has_a_run() -> bool:
+            return bool(played.seen)
+
+        await eventually(has_a_run)
+        await mark_cancelled(kube, await read(kube, namespace, name), "enough")
+        work = await until(kube, namespace, name, Phase.CANCELLED, Phase.FAILED)
+        loop.cancel()
+
+    run = await kube.get(BUILD_RUNS, namespace, f"{name}-a1")
+    assert work.status.phase is Phase.CANCELLED
+    assert run["spec"]["state"] == "BuildRunCanceled"
+
+
+async def test_a_config_map_that_belongs_to_somebody_else_is_not_overwritten(
+    kube: KubeClient, namespace: str
+) -> None:
+    theirs = {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": "settings"},
+        "data": {"a": "theirs"},
+    }
+    await kube.create(CONFIG_MAPS, namespace, theirs)
+    ours = {**theirs, "data": {"a": "ours"}}
+    template = {"apiVersion": "v1", "kind": "List", "items": [a_build_template(), ours]}
+    name = await a_claimed_work(kube, namespace, template=template)
+    async with watching(kube, namespace) as (_, controller):
+        loop = asyncio.create_task(controller.run())
+        work = await until(kube, namespace, name, Phase.FAILED)
+        loop.cancel()
+
+    assert work.status.reason == "TemplateRefused"
+    assert "ConfigMap settings" in work.status.message
+    assert (await kube.get(CONFIG_MAPS, namespace, "settings"))["data"] == {"a": "theirs"}
+
+
+async def test_a_template_that_names_another_namespace_is_refused(
+    kube: KubeClient, namespace: str
+) -> None:
+    template = a_build_template()
+    template["metadata"]["namespace"] = "kube-system"
+    name = await a_claimed_work(kube, namespace, template=template)
+    async with watching(kube, namespace) as (_, controller):
+        loop = asyncio.create_task(controller.run())
+        work = await until(kube, namespace, name, Phase.FAILED)
+        loop.cancel()
+
+    assert "kube-system" in work.status.message
+    assert (await kube.list(BUILDS, namespace))[0] == []
+
+
+async def test_a_stale_cache_starts_nothing(kube: KubeClient, namespace: str) -> None:
+    name = await a_claimed_work(kube, namespace)
+    async with watching(kube, namespace) as (caches, controller):
+        old = caches.works.cache[name]
+        finished = {**old, "status": {"phase": "Succeeded", "retries": 0}}
+        await kube.replace_status(WORKS, namespace, finished)
+
+        async def has_heard() -> bool:
+            return caches.works.cache[name] != old
+
+        await eventually(has_heard)
+        caches.works.cache[name] = old
+        with pytest.raises(Exception, match="has changed"):
+            await controller.reconcile(name)
+
+    assert (await kube.list(BUILDS, namespace))[0] == []
+
+
+async def test_an_acknowledged_work_and_its_objects_are_deleted(
+    kube: KubeClient, namespace: str
+) -> None:
+    name = await a_claimed_work(kube, namespace)
+    async with (
+        shipwright(kube, namespace, success),
+        watching(kube, namespace) as (_, controller),
+    ):
+        loop = asyncio.create_task(controller.run())
+        work = await until(kube, namespace, name, Phase.SUCCEEDED)
+        await mark_acknowledged(kube, work, now())
+
+        async def is_gone() -> bool:
+            return await kube.find(WORKS, namespace, name) is None
+
+        await eventually(is_gone)
+        loop.cancel()
+
+    assert (await kube.list(BUILD_RUNS, namespace))[0] == []
+    assert (await kube.list(BUILDS, namespace))[0] == []

@@ -1,0 +1,776 @@
+"""
+The stand-in's own contract: real git, buildah, registry and API server.
+
+Where Shipwright was recorded doing the same, its status is what ours is compared with.
+"""
+
+import asyncio
+import base64
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from brokkr.agent.kube.client import KubeClient
+from brokkr.agent.kube.resources import (
+    BUILD_RUNS,
+    BUILDS,
+    CLUSTER_BUILD_STRATEGIES,
+    NAMESPACES,
+    SECRETS,
+    Resource,
+)
+from brokkr.local.build_runner.runner import BuildRunner, FolderInUse
+from brokkr.local.control_plane import ControlPlane
+from brokkr.local.credentials import Credentials
+from brokkr.local.git_server import GitServer
+from brokkr.local.registry import Registry
+
+pytestmark = pytest.mark.build
+
+RECORDINGS = Path(__file__).parents[2] / "data" / "buildruns"
+RIGHT = Credentials("user", "pass word")
+WRONG = Credentials("user", "guess")
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Lab:
+    """One test's namespace, and the servers its builds use."""
+
+    kube: KubeClient
+    namespace: str
+    git: GitServer
+    images: Registry
+
+    def spec(self, **fields: Any) -> Json:
+        """Make the spec of a Build that succeeds, but for the given fields."""
+        good: Json = {
+            "source": {
+                "type": "Git",
+                "git": {"url": f"{self.git.url}/sample.git", "revision": "main"},
+            },
+            "strategy": {"kind": "ClusterBuildStrategy", "name": "buildah"},
+            "output": {"image": f"{self.images.host}/{self.namespace}:latest", "insecure": True},
+        }
+        return _merged(good, fields)
+
+    async def create(self, resource: Resource, name: str, **content: Any) -> Json:
+        """Create an object."""
+        manifest = {
+            "apiVersion": resource.api_version,
+            "kind": resource.kind,
+            "metadata": {"name": name},
+            **content,
+        }
+        return await self.kube.create(resource, self.namespace, manifest)
+
+    async def build(self, spec: Json, **run: Any) -> list[Json]:
+        """Create a Build and a BuildRun, and follow the latter to its end."""
+        await self.create(BUILDS, "it", spec=spec)
+        return await self.run(**run)
+
+    async def run(self, name: str = "it", **fields: Any) -> list[Json]:
+        """Create a BuildRun and return all that was seen of it, the end last."""
+        async with self.following(BUILD_RUNS, name) as events:
+            await self.create(BUILD_RUNS, name, spec={"build": {"name": "it"}, **fields})
+            return [run async for run in until(events, lambda run: condition(run)[0] in ENDS)]
+
+    @asynccontextmanager
+    async def following(
+        self, resource: Resource, name: str
+    ) -> AsyncIterator[AsyncIterator[tuple[str, Json]]]:
+        """Watch one object from now on."""
+        _, version = await self.kube.list(resource, self.namespace)
+        watch = self.kube.watch(resource, self.namespace, resource_version=version)
+
+        async def events() -> AsyncGenerator[tuple[str, Json], None]:
+            async for kind, manifest in watch:
+                if manifest["metadata"].get("name") == name:
+                    yield kind, manifest
+
+        async with aclosing(watch), aclosing(events()) as chosen:  # type: ignore[type-var]
+            yield chosen
+
+    @asynccontextmanager
+    async def registering(self, spec: Json) -> AsyncIterator[AsyncIterator[Json]]:
+        """Create a Build and follow its status."""
+        async with self.following(BUILDS, "it") as events:
+            await self.create(BUILDS, "it", spec=spec)
+            yield (build["status"] async for _, build in events if "status" in build)
+
+    async def add_secret(self, name: str, kind: str, data: Mapping[str, str]) -> None:
+        """Create a Secret."""
+        encoded = {key: base64.b64encode(value.encode()).decode() for key, value in data.items()}
+        await self.create(SECRETS, name, type=kind, data=encoded)
+
+    async def add_git_secret(self, credentials: Credentials) -> None:
+        """Create the Secret ``git``."""
+        await self.add_secret("git", "kubernetes.io/basic-auth", _git_data(credentials))
+
+    async def add_push_secret(self, host: str, credentials: Credentials) -> None:
+        """Create the Secret ``push``."""
+        auth = base64.b64encode(":".join(credentials).encode()).decode()
+        data = {".dockerconfigjson": json.dumps({"auths": {host: {"auth": auth}}})}
+        await self.add_secret("push", "kubernetes.io/dockerconfigjson", data)
+
+
+ENDS = {"True", "False"}
+
+
+def _git_data(credentials: Credentials) -> dict[str, str]:
+    return {"username": credentials.user, "password": credentials.password}
+
+
+def _merged(one: Json, other: Mapping[str, Any]) -> Json:
+    """Merge as a JSON merge patch does: None takes a field away."""
+    merged = dict(one)
+    for key, value in other.items():
+        if isinstance(value, Mapping):
+            merged[key] = _merged(merged.get(key) or {}, value)
+        elif value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = value
+    return merged
+
+
+async def until(events: AsyncIterator[tuple[str, Json]], is_end: Any) -> AsyncIterator[Json]:
+    async for _, manifest in events:
+        yield manifest
+        if is_end(manifest):
+            return
+
+
+def condition(run: Json) -> tuple[str, str]:
+    """Return status and reason of the one condition."""
+    conditions = run.get("status", {}).get("conditions")
+    return (conditions[0]["status"], conditions[0]["reason"]) if conditions else ("-", "-")
+
+
+def conditions(seen: list[Json]) -> list[tuple[str, str]]:
+    """List what a watcher saw happen, without repetitions."""
+    told = [condition(run) for run in seen]
+    return [one for number, one in enumerate(told) if number == 0 or told[number - 1] != one]
+
+
+def recorded(case: str) -> Json:
+    run: Json = json.loads((RECORDINGS / case / "buildrun.json").read_text())
+    return run
+
+
+def shape(value: Any) -> Any:
+    """Keep the keys and forget the values; the Build's own spec is whatever it is."""
+    if isinstance(value, Mapping):
+        return {key: shape(inner) for key, inner in sorted(value.items()) if key != "buildSpec"}
+    if isinstance(value, list):
+        return [shape(inner) for inner in value]
+    return type(value).__name__
+
+
+async def output_of(*command: str) -> str:
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    output, _ = await process.communicate()
+    return output.decode()
+
+
+async def inspect(image: str) -> Json:
+    told = await output_of("skopeo", "inspect", "--tls-verify=false", f"docker://{image}")
+    inspected: Json = json.loads(told)
+    return inspected
+
+
+def processes_naming(text: str) -> list[str]:
+    """List the command lines on this machine that mention something."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:  # it has just ended
+            continue
+        if text in command:
+            found.append(command)
+    return found
+
+
+async def until_running(text: str) -> None:
+    while not processes_naming(text):
+        await asyncio.sleep(0.02)
+
+
+async def until_gone(text: str) -> None:
+    while processes_naming(text):
+        await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+def bench(kube: KubeClient, namespace: str, git: GitServer, images: Registry) -> Lab:
+    """Everything but a build runner."""
+    return Lab(kube, namespace, git, images)
+
+
+@pytest.fixture
+def lab(bench: Lab, runner: BuildRunner) -> Lab:
+    """Everything, with a build runner."""
+    return bench
+
+
+# What comes out of a build.
+
+
+async def test_a_build_succeeds_in_the_shape_and_order_that_was_recorded(lab: Lab) -> None:
+    seen = await lab.build(lab.spec())
+
+    run, expected = seen[-1], recorded("success")
+    assert conditions(seen) == [
+        ("-", "-"),
+        ("Unknown", "Pending"),
+        ("Unknown", "Running"),
+        ("True", "Succeeded"),
+    ]
+    assert shape(run["status"]) == shape(expected["status"])
+    assert run["status"]["buildSpec"] == lab.spec()
+    assert run["metadata"]["labels"] == {
+        "build.shipwright.io/name": "it",
+        "build.shipwright.io/generation": "1",
+    }
+
+
+async def test_the_reported_digest_and_size_are_those_of_the_image_in_the_registry(
+    lab: Lab,
+) -> None:
+    run = (await lab.build(lab.spec()))[-1]
+
+    image = run["status"]["buildSpec"]["output"]["image"]
+    output = run["status"]["output"]
+    assert (await inspect(image))["Digest"] == output["digest"]
+    manifest = json.loads(
+        await output_of("skopeo", "inspect", "--raw", "--tls-verify=false", f"docker://{image}")
+    )
+    sizes = [part["size"] for part in (manifest["config"], *manifest["layers"])]
+    assert output["size"] == sum(sizes)
+
+
+async def test_the_log_is_where_the_annotation_says_and_says_what_it_is(lab: Lab) -> None:
+    run = (await lab.build(lab.spec()))[-1]
+
+    annotations = run["metadata"]["annotations"]
+    log = Path(annotations["local.brokkr.io/log"]).read_text()
+    assert "a stand-in for Shipwright" in annotations["local.brokkr.io/stand-in"]
+    assert "a stand-in for Shipwright" in log
+    assert "STEP 1/" in log
+
+
+async def test_without_a_revision_the_branch_is_told(lab: Lab) -> None:
+    run = (await lab.build(lab.spec(source={"git": {"revision": None}})))[-1]
+
+    assert condition(run) == ("True", "Succeeded")
+    assert run["status"]["source"]["git"]["branchName"] == "main"
+
+
+@pytest.mark.parametrize("length", [40, 8])
+async def test_a_commit_can_be_named_in_full_or_in_short(
+    lab: Lab, repositories: Path, length: int
+) -> None:
+    sha = (await output_of("git", "-C", str(repositories / "sample.git"), "rev-parse", "main"))[:40]
+
+    run = (await lab.build(lab.spec(source={"git": {"revision": sha[:length]}})))[-1]
+
+    assert run["status"]["source"]["git"]["commitSha"] == sha
+
+
+async def test_parameters_and_context_reach_the_build(lab: Lab) -> None:
+    await lab.add_secret("words", "Opaque", {"greeting": "hello"})
+    reference = {"name": "words", "key": "greeting", "format": "GREETING=${SECRET_VALUE} you"}
+    values = [{"name": "build-args", "values": [{"secretValue": reference}]}]
+    run = (await lab.build(lab.spec(paramValues=values, output={"labels": {"more": "1"}})))[-1]
+
+    labels = (await inspect(run["status"]["buildSpec"]["output"]["image"]))["Labels"]
+
+    wanted = {"greeting": "hello you", "from": "root", "more": "1"}
+    assert {key: labels[key] for key in wanted} == wanted
+
+
+async def test_a_context_folder_has_its_own_dockerfile(lab: Lab) -> None:
+    run = (await lab.build(lab.spec(source={"contextDir": "sub"})))[-1]
+
+    image = run["status"]["buildSpec"]["output"]["image"]
+    assert (await inspect(image))["Labels"]["from"] == "sub"
+
+
+async def test_the_build_run_overrides_the_build(lab: Lab) -> None:
+    other = f"{lab.images.host}/{lab.namespace}-other:latest"
+    run = (
+        await lab.build(
+            lab.spec(paramValues=[{"name": "dockerfile", "value": "Dockerfile.fails"}]),
+            paramValues=[{"name": "dockerfile", "value": "Dockerfile"}],
+            output={"image": other},
+        )
+    )[-1]
+
+    assert condition(run) == ("True", "Succeeded")
+    assert (await inspect(other))["Digest"] == run["status"]["output"]["digest"]
+
+
+async def test_an_embedded_build_runs(lab: Lab) -> None:
+    run = (await lab.run(build={"spec": lab.spec()}))[-1]
+
+    assert condition(run) == ("True", "Succeeded")
+    assert "labels" not in run["metadata"]
+
+
+# Failing steps.
+
+FAILURES: Mapping[str, Mapping[str, Any]] = {
+    "wrong-revision": {"source": {"git": {"revision": "no-such-branch"}}},
+    "wrong-revision-sha": {"source": {"git": {"revision": "0123456789" * 4}}},
+    "wrong-git-url": {"source": {"git": {"url": "{git}/nope.git"}}},
+    "git-auth-required": {"source": {"git": {"url": "{private_git}/sample.git"}}},
+    "git-auth-wrong": {
+        "source": {"git": {"url": "{private_git}/sample.git", "cloneSecret": "git"}}
+    },
+    "missing-dockerfile": {"paramValues": [{"name": "dockerfile", "value": "Dockerfile.nope"}]},
+    "dockerfile-syntax": {"paramValues": [{"name": "dockerfile", "value": "Dockerfile.broken"}]},
+    "run-step-fails": {"paramValues": [{"name": "dockerfile", "value": "Dockerfile.fails"}]},
+    "registry-unreachable": {"output": {"image": "127.0.0.1:1/x:latest"}},
+    "push-unauthorized": {"output": {"image": "{private_images}/x:latest"}},
+}
+
+
+@pytest.mark.parametrize("case", FAILURES)
+async def test_a_failing_step_is_told_as_it_was_recorded(
+    lab: Lab, private_git: GitServer, private_images: Registry, case: str
+) -> None:
+    await lab.add_git_secret(WRONG)
+    places = {
+        "{git}": lab.git.url,
+        "{private_git}": private_git.url,
+        "{private_images}": private_images.host,
+    }
+    fields = json.dumps(FAILURES[case])
+    for placeholder, place in places.items():
+        fields = fields.replace(placeholder, place)
+
+    run = (await lab.build(lab.spec(**json.loads(fields))))[-1]
+
+    expected = recorded(case)["status"]
+    assert condition(run) == ("False", "Failed")
+    assert shape(run["status"]) == shape(expected)
+    details, words = run["status"]["failureDetails"], expected["failureDetails"]
+    assert details["location"]["container"] == words["location"]["container"]
+    assert details.get("reason") == words.get("reason")
+    if details.get("reason") != "GitError":  # whose message quotes the address
+        assert details.get("message") == words.get("message")
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"source": {"contextDir": "nowhere"}}, "ContextDirNotFound"),
+        ({"source": {"contextDir": "../.."}}, "ContextDirNotFound"),
+        (
+            {"paramValues": [{"name": "dockerfile", "value": "../../../../etc/hostname"}]},
+            "DockerfileNotFound",
+        ),
+        (
+            {"paramValues": [{"name": "dockerfile", "value": "Dockerfile.outside"}]},
+            "DockerfileNotFound",
+        ),
+        ({"source": {"git": {"url": "/etc"}}}, "GitError"),
+    ],
+)
+async def test_a_build_cannot_reach_this_machines_files(
+    lab: Lab, fields: Json, reason: str
+) -> None:
+    run = (await lab.build(lab.spec(**fields)))[-1]
+
+    assert run["status"]["failureDetails"]["reason"] == reason
+
+
+async def test_a_build_that_takes_too_long_ends_as_it_was_recorded(lab: Lab) -> None:
+    sleeps = lab.spec(paramValues=[{"name": "dockerfile", "value": "Dockerfile.sleeps"}])
+    run = (await lab.build(sleeps, timeout="2s"))[-1]
+
+    assert shape(run["status"]) == shape(recorded("timeout")["status"])
+    assert run["status"]["conditions"][0]["message"] == (
+        "BuildRun timeout failed to finish within 2s"
+    )
+    await until_gone(run["metadata"]["uid"])
+
+
+# Private sources and registries.
+
+
+async def test_the_right_secrets_open_private_git_and_a_private_registry(
+    lab: Lab, private_git: GitServer, private_images: Registry
+) -> None:
+    await lab.add_git_secret(RIGHT)
+    await lab.add_push_secret(private_images.host, RIGHT)
+    spec = lab.spec(
+        source={"git": {"url": f"{private_git.url}/sample.git", "cloneSecret": "git"}},
+        output={"image": f"{private_images.host}/private:latest", "pushSecret": "push"},
+    )
+
+    run = (await lab.build(spec))[-1]
+
+    assert condition(run) == ("True", "Succeeded")
+    assert (
+        RIGHT.password
+        not in Path(run["metadata"]["annotations"]["local.brokkr.io/log"]).read_text()
+    )
+
+
+@pytest.mark.parametrize("credentials", [WRONG, None])
+async def test_the_wrong_secret_does_not_open_a_private_registry(
+    lab: Lab, private_images: Registry, credentials: Credentials | None
+) -> None:
+    host = private_images.host if credentials else "elsewhere.example"
+    await lab.add_push_secret(host, credentials or RIGHT)
+    spec = lab.spec(output={"image": f"{private_images.host}/x:latest", "pushSecret": "push"})
+
+    run = (await lab.build(spec))[-1]
+
+    assert shape(run["status"]) == shape(recorded("push-unauthorized")["status"])
+
+
+async def test_a_build_heals_when_its_missing_secret_appears(lab: Lab) -> None:
+    spec = lab.spec(source={"git": {"cloneSecret": "git"}})
+    async with lab.registering(spec) as statuses:
+        assert (await anext(statuses))["reason"] == "SpecSourceSecretRefNotFound"
+
+        await lab.add_git_secret(RIGHT)
+
+        assert (await anext(statuses))["registered"] == "True"
+
+
+async def test_a_secret_that_goes_away_is_noticed(lab: Lab) -> None:
+    await lab.add_git_secret(RIGHT)
+    async with lab.registering(lab.spec(source={"git": {"cloneSecret": "git"}})) as statuses:
+        assert (await anext(statuses))["registered"] == "True"
+
+        await lab.kube.delete(SECRETS, lab.namespace, "git")
+
+        assert (await anext(statuses))["registered"] == "False"
+
+    run = (await lab.run())[-1]
+    assert condition(run) == ("False", "BuildRegistrationFailed")
+
+
+# Rejections.
+
+REJECTIONS: Mapping[str, Mapping[str, Any]] = {
+    "missing-clone-secret": {"source": {"git": {"cloneSecret": "no-such-secret"}}},
+    "missing-push-secret": {"output": {"pushSecret": "no-such-secret"}},
+    "unknown-clusterbuildstrategy": {"strategy": {"name": "no-such-strategy"}},
+    "unknown-buildstrategy": {"strategy": {"kind": "BuildStrategy", "name": "no-such-strategy"}},
+    "param-undefined": {"paramValues": [{"name": "no-such-param", "value": "x"}]},
+    "param-restricted": {"paramValues": [{"name": "shp-source-root", "value": "x"}]},
+    "param-wrong-type": {"paramValues": [{"name": "build-args", "value": "A=B"}]},
+    "env-invalid": {"env": [{"name": "", "value": "x"}]},
+    "volume-undefined": {"volumes": [{"name": "no-such-volume", "emptyDir": {}}]},
+}
+
+
+@pytest.mark.parametrize("case", REJECTIONS)
+async def test_a_bad_build_is_refused_as_it_was_recorded(lab: Lab, case: str) -> None:
+    seen = await lab.build(lab.spec(**REJECTIONS[case]))
+
+    build = await lab.kube.get(BUILDS, lab.namespace, "it")
+    expected = json.loads((RECORDINGS / case / "build.json").read_text())["status"]
+    words = expected["message"].replace("namespace fx", f"namespace {lab.namespace}")
+    assert build["status"] == {**expected, "message": words}
+    assert conditions(seen)[-1] == ("False", "BuildRegistrationFailed")
+    assert shape(seen[-1]["status"]) == shape(recorded(case)["status"])
+    assert seen[-1]["status"]["conditions"][0]["message"].endswith(f"reason: {expected['reason']}")
+
+
+async def test_a_build_run_of_no_build_is_refused_as_it_was_recorded(lab: Lab) -> None:
+    run = (await lab.run(build={"name": "no-such-build"}))[-1]
+
+    expected = recorded("missing-build")["status"]
+    assert shape(run["status"]) == shape(expected)
+    assert run["status"]["conditions"][0]["message"] == expected["conditions"][0]["message"]
+
+
+async def test_a_service_account_that_is_not_there_is_told_as_it_was_recorded(lab: Lab) -> None:
+    run = (await lab.build(lab.spec(), serviceAccount="no-such-sa"))[-1]
+
+    expected = recorded("missing-serviceaccount")
+    assert shape(run["status"]) == shape(expected["status"])
+    assert (
+        run["status"]["conditions"][0]["message"]
+        == (expected["status"]["conditions"][0]["message"])
+    )
+    assert run["metadata"]["labels"].keys() == expected["metadata"]["labels"].keys()
+
+
+async def test_a_missing_parameter_is_told_as_it_was_recorded(lab: Lab) -> None:
+    await lab.kube.apply(
+        CLUSTER_BUILD_STRATEGIES,
+        None,
+        {
+            "apiVersion": CLUSTER_BUILD_STRATEGIES.api_version,
+            "kind": CLUSTER_BUILD_STRATEGIES.kind,
+            "metadata": {"name": "needs-param"},
+            "spec": {"parameters": [{"name": "must", "type": "string"}]},
+        },
+    )
+
+    run = (await lab.build(lab.spec(strategy={"name": "needs-param"})))[-1]
+
+    expected = recorded("param-missing-value")["status"]
+    assert shape(run["status"]) == shape(expected)
+    assert run["status"]["conditions"][0]["message"] == expected["conditions"][0]["message"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"build": {}}, "BuildRunNoRefOrSpec"),
+        ({"build": {"name": "it", "spec": {}}}, "BuildRunAmbiguousBuild"),
+        ({"build": {"spec": {}}, "timeout": "5m"}, "BuildRunBuildFieldOverrideForbidden"),
+        ({"env": [{"name": "LD_PRELOAD", "value": "x"}]}, "SpecEnvNameForbidden"),
+        (
+            {"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]},
+            "CreateContainerConfigError",
+        ),
+        (
+            {"env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]},
+            "TaskRunGenerationFailed",
+        ),
+    ],
+)
+async def test_a_build_run_that_makes_no_sense_is_refused(
+    lab: Lab, fields: Json, reason: str
+) -> None:
+    run = (await lab.build(lab.spec(), **fields))[-1]
+
+    assert condition(run) == ("False", reason)
+    assert "executor" not in run["status"]
+
+
+async def test_what_the_stand_in_cannot_do_it_says(lab: Lab) -> None:
+    spec = lab.spec(source={"type": "OCI", "git": None, "ociArtifact": {"image": "h/x"}})
+    run = (await lab.build(spec))[-1]
+
+    assert condition(run) == ("False", "TaskRunGenerationFailed")
+
+
+# Cancelling, losing and keeping.
+
+
+def sleeping(lab: Lab) -> Json:
+    return lab.spec(paramValues=[{"name": "dockerfile", "value": "Dockerfile.sleeps"}])
+
+
+async def cancel(lab: Lab, name: str = "it") -> None:
+    patch = {"spec": {"state": "BuildRunCanceled"}}
+    await lab.kube.merge_patch(BUILD_RUNS, lab.namespace, name, patch)
+
+
+async def test_a_running_build_is_cancelled_as_it_was_recorded(lab: Lab) -> None:
+    await lab.create(BUILDS, "it", spec=sleeping(lab))
+    following = asyncio.create_task(lab.run())
+    await until_running("sleep 3600")
+
+    await cancel(lab)
+
+    seen = await following
+    uid = seen[-1]["metadata"]["uid"]
+    assert conditions(seen)[-3:] == [
+        ("Unknown", "Running"),
+        ("Unknown", "BuildRunCanceled"),
+        ("False", "BuildRunCanceled"),
+    ]
+    expected = recorded("cancel")["status"]
+    assert shape(seen[-1]["status"]) == shape(expected)
+    assert seen[-1]["status"]["conditions"][0]["message"] == expected["conditions"][0]["message"]
+    assert processes_naming(uid) == []
+
+
+async def test_a_build_run_that_was_cancelled_beforehand_never_starts(lab: Lab) -> None:
+    run = (await lab.build(lab.spec(), state="BuildRunCanceled"))[-1]
+
+    assert condition(run) == ("False", "BuildRunCanceled")
+    assert run["status"]["conditions"][0]["message"] == "the BuildRun is marked canceled."
+    assert "executor" not in run["status"]
+
+
+async def test_a_finished_build_run_is_never_touched_again(lab: Lab) -> None:
+    finished = (await lab.build(lab.spec()))[-1]
+
+    await cancel(lab)
+    await lab.run("after")  # looked at in turn, so the cancel has been, too
+
+    now = await lab.kube.get(BUILD_RUNS, lab.namespace, "it")
+    assert now["status"] == finished["status"]
+
+
+async def test_a_build_ends_with_its_build_run(lab: Lab) -> None:
+    await lab.create(BUILDS, "it", spec=sleeping(lab))
+    run = await lab.create(BUILD_RUNS, "it", spec={"build": {"name": "it"}})
+    await until_running(run["metadata"]["uid"])
+
+    await lab.kube.delete(BUILD_RUNS, lab.namespace, "it")
+
+    await until_gone(run["metadata"]["uid"])
+
+
+async def test_only_so_many_builds_run_at_once(lab: Lab) -> None:
+    await lab.create(BUILDS, "it", spec=sleeping(lab))
+    names = ["one", "two", "three"]
+    for name in names:
+        await lab.create(BUILD_RUNS, name, spec={"build": {"name": "it"}})
+
+    async def count_running() -> int:
+        runs, _ = await lab.kube.list(BUILD_RUNS, lab.namespace)
+        return [condition(run) for run in runs].count(("Unknown", "Running"))
+
+    waiting = await until_pending(lab, *names)
+    while await count_running() < 2:
+        waiting = await until_pending(lab, *names)
+
+    assert condition(
+        await lab.kube.get(BUILD_RUNS, lab.namespace, waiting["metadata"]["name"])
+    ) == ("Unknown", "Pending")
+    for name in set(names) - {waiting["metadata"]["name"]}:
+        await cancel(lab, name)
+    await until_running(waiting["metadata"]["uid"])
+
+
+async def test_a_build_run_is_deleted_when_its_time_is_over(lab: Lab) -> None:
+    async with lab.following(BUILD_RUNS, "it") as events:
+        await lab.build(lab.spec(retention={"ttlAfterSucceeded": "1s"}))
+
+        assert [kind async for kind, _ in until_deleted(events)][-1] == "DELETED"
+
+
+async def until_deleted(
+    events: AsyncIterator[tuple[str, Json]],
+) -> AsyncIterator[tuple[str, Json]]:
+    async for kind, manifest in events:
+        yield kind, manifest
+        if kind == "DELETED":
+            return
+
+
+# The runner as a process.
+
+
+@asynccontextmanager
+async def runner_process(
+    plane: ControlPlane, folder: Path, namespace: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "brokkr.local.build_runner"),
+        *("--kubeconfig", plane.kubeconfig, "--folder", folder, "--namespace", namespace),
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+async def test_a_runner_takes_its_builds_along_and_the_next_one_says_so(
+    bench: Lab, control_plane: ControlPlane, tmp_path: Path, number: signal.Signals
+) -> None:
+    folder = tmp_path / "runner"
+    await bench.create(BUILDS, "it", spec=sleeping(bench))
+    async with bench.following(BUILD_RUNS, "it") as events:
+        run = await bench.create(BUILD_RUNS, "it", spec={"build": {"name": "it"}})
+        work = str(folder / "builds" / run["metadata"]["uid"])
+        async with runner_process(control_plane, folder, bench.namespace) as first:
+            await until_running(f"--root {work}")
+            first.send_signal(number)
+            await first.wait()
+        await until_gone(work)
+
+        async with runner_process(control_plane, folder, bench.namespace):
+            seen = [one async for one in until(events, lambda one: condition(one)[0] in ENDS)]
+
+    assert conditions(seen)[-2:] == [("Unknown", "Running"), ("False", "TaskRunIsMissing")]
+    assert shape(seen[-1]["status"]) == shape(recorded("taskrun-deleted")["status"])
+    assert not Path(work).exists()
+
+
+async def test_a_build_that_had_not_begun_is_taken_up_by_the_next_runner(
+    bench: Lab, tmp_path: Path
+) -> None:
+    await bench.create(BUILDS, "it", spec=sleeping(bench))
+    for name in ("busy", "it"):
+        await bench.create(BUILD_RUNS, name, spec={"build": {"name": "it"}})
+    async with working(BuildRunner(bench.kube, tmp_path, namespace=bench.namespace, concurrency=1)):
+        await until_running("sleep 3600")
+        waiting = await until_pending(bench, "it", "busy")
+    await bench.kube.delete(BUILDS, bench.namespace, "it")
+    await bench.create(BUILDS, "it", spec=bench.spec())
+
+    async with bench.following(BUILD_RUNS, waiting["metadata"]["name"]) as events:
+        async with working(BuildRunner(bench.kube, tmp_path, namespace=bench.namespace)):
+            seen = [one async for one in until(events, lambda one: condition(one)[0] in ENDS)]
+
+    assert condition(seen[-1]) == ("True", "Succeeded")
+    assert seen[-1]["status"]["executor"] == waiting["status"]["executor"]
+
+
+async def until_pending(lab: Lab, *names: str) -> Json:
+    while True:
+        for name in names:
+            run = await lab.kube.get(BUILD_RUNS, lab.namespace, name)
+            if condition(run)[1] == "Pending":
+                return run
+
+
+@asynccontextmanager
+async def working(runner: BuildRunner) -> AsyncIterator[None]:
+    task = asyncio.create_task(runner.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+async def test_a_folder_has_one_runner(bench: Lab, tmp_path: Path) -> None:
+    async with working(BuildRunner(bench.kube, tmp_path, namespace=bench.namespace)):
+        await bench.build(bench.spec(env=[{"name": ""}]))  # ended, so the first one is at work
+        with pytest.raises(FolderInUse):
+            await BuildRunner(bench.kube, tmp_path, namespace=bench.namespace).run()
+
+
+async def test_one_runner_serves_all_namespaces(bench: Lab, tmp_path: Path) -> None:
+    labs = [bench]
+    for number in range(2):
+        other = f"{bench.namespace}-{number}"
+        manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": other}}
+        await bench.kube.create(NAMESPACES, None, manifest)
+        labs.append(Lab(bench.kube, other, bench.git, bench.images))
+    following = [asyncio.create_task(one.run(build={"name": "gone"})) for one in labs]
+    for one in labs:
+        while await one.kube.find(BUILD_RUNS, one.namespace, "it") is None:
+            await asyncio.sleep(0)
+
+    async with working(BuildRunner(bench.kube, tmp_path)):
+        ends = [(await one)[-1] for one in following]
+
+    assert [condition(end) for end in ends] == [("False", "BuildNotFound")] * 3
+
+
+async def test_a_build_that_makes_no_sense_does_not_stop_the_others(lab: Lab) -> None:
+    await lab.create(BUILDS, "odd", spec=lab.spec(paramValues=[{"value": "no name"}]))
+
+    run = (await lab.build(lab.spec()))[-1]
+
+    assert condition(run) == ("True", "Succeeded")

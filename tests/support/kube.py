@@ -1,0 +1,55 @@
+"""
+A real API server for tests: one control plane per session, one namespace per test.
+
+Namespaces are left behind: the control plane goes with the session, and taking one down
+would keep the controller manager busy during the tests that follow.
+"""
+
+from collections.abc import AsyncIterator
+from importlib.resources import files
+from itertools import count
+
+import pytest
+import yaml
+
+from brokkr.agent.kube.client import KubeClient
+from brokkr.agent.kube.config import KubeConfig
+from brokkr.agent.kube.resources import NAMESPACES
+from brokkr.local.control_plane import ControlPlane
+from brokkr.local.control_plane import control_plane as run_control_plane
+from brokkr.work.model import Manifest
+
+_numbers = count(1)
+
+
+def project_crds() -> list[Manifest]:
+    """Read the Work resource's definition and local mode's small Shipwright."""
+    sources = (
+        files("brokkr.agent.kube") / "crd.yaml",
+        files("brokkr.local.build_runner") / "crds.yaml",
+    )
+    return [each for source in sources for each in yaml.safe_load_all(source.read_text()) if each]
+
+
+@pytest.fixture(scope="session")
+async def control_plane(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ControlPlane]:
+    """The session's API server, which knows the project's kinds."""
+    folder = tmp_path_factory.mktemp("control-plane")
+    async with run_control_plane(folder, print, crds=project_crds()) as plane:
+        yield plane
+
+
+@pytest.fixture
+async def kube(control_plane: ControlPlane) -> AsyncIterator[KubeClient]:
+    """The administrator's client."""
+    async with KubeClient(KubeConfig.load(control_plane.kubeconfig)) as client:
+        yield client
+
+
+@pytest.fixture
+async def namespace(kube: KubeClient) -> str:
+    """The name of a namespace that is this test's alone."""
+    name = f"test-{next(_numbers)}"
+    manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+    await kube.create(NAMESPACES, None, manifest)
+    return name

@@ -1,0 +1,301 @@
+"""Each situation that a reconcile may find, and what is to be done about it."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from brokkr.agent.controller.conditions import (
+    TEMPLATE_APPLIED,
+    TEMPLATE_SUCCEEDED,
+    find_condition,
+    with_condition,
+)
+from brokkr.agent.controller.decide import Policy, Seen, decide
+from brokkr.agent.controller.plan import CancelAttempt, CreateObjects, DeleteWork, Plan
+from brokkr.agent.handlers.protocol import Cancellation
+from brokkr.agent.handlers.verdict import (
+    Cancelled,
+    Failed,
+    Incomplete,
+    Retry,
+    Running,
+    Succeeded,
+    Verdict,
+)
+from brokkr.work.backoff import Backoff
+from brokkr.work.model import Attempt, Phase, Work, WorkStatus
+from support.factories import NOON, a_work, with_status
+
+POLICY = Policy(
+    backoff=Backoff(base=timedelta(seconds=60), cap=timedelta(hours=1)),
+    keep_succeeded=timedelta(hours=1),
+    keep_failed=timedelta(hours=24),
+)
+BUILD = {"kind": "Build", "metadata": {"name": "b"}}
+NEEDS_BUILD = Incomplete(create=(BUILD,), message="creating the Build")
+RUNNING = Running(message="building")
+EVICTED = Failed(reason="PodEvicted", message="the node ran full", retry=Retry.ALWAYS)
+BAD_DOCKERFILE = Failed(reason="DockerfileNotFound", message="no Dockerfile", retry=Retry.NEVER)
+PERHAPS = Failed(reason="GitError", message="it hung up", retry=Retry.ONCE)
+DONE = Succeeded(reason="BuildCompleted", message="built", result={"digest": "sha256:1"})
+STOP = Cancellation(kind="BuildRun", name="r", patch={"spec": {"state": "BuildRunCanceled"}})
+
+
+def look(work: Work, verdict: Verdict, *, uid: str | None = None) -> Plan:
+    seen = Seen(work=work, verdict=verdict, executor_uid=uid, cancellation=STOP if uid else None)
+    return decide(seen, now=NOON, policy=POLICY)
+
+
+def running_work(**changes: object) -> Work:
+    attempt = Attempt(number=1, name="w-a1", uid="u1", started_at=NOON - timedelta(minutes=5))
+    status = WorkStatus(
+        phase=Phase.RUNNING, attempts=(attempt,), started_at=NOON - timedelta(minutes=5)
+    )
+    return a_work(status=status, **changes)  # type: ignore[arg-type]
+
+
+def test_a_new_work_is_given_what_its_first_attempt_needs() -> None:
+    plan = look(a_work(), NEEDS_BUILD)
+
+    assert plan.actions == (CreateObjects((BUILD,)),)
+    assert plan.status.phase is Phase.RUNNING
+    assert plan.status.started_at == NOON
+    assert [each.number for each in plan.status.attempts] == [1]
+    assert plan.status.retries == 0
+
+
+def test_starting_is_noted_once_though_an_attempt_is_created_in_two_steps() -> None:
+    first = look(a_work(), NEEDS_BUILD)
+    second = look(with_status(a_work(), first.status), NEEDS_BUILD)
+
+    assert [note.reason for note in first.notes] == ["AttemptStarted"]
+    assert second.notes == ()
+
+
+def test_an_attempt_found_running_is_recorded_although_its_start_was_not() -> None:
+    plan = look(a_work(), RUNNING, uid="u1")
+
+    assert plan.actions == ()
+    assert plan.status.phase is Phase.RUNNING
+    assert plan.status.attempts[0].uid == "u1"
+
+
+def test_success_carries_the_result_and_both_conditions() -> None:
+    plan = look(running_work(), DONE, uid="u1")
+
+    assert plan.status.phase is Phase.SUCCEEDED
+    assert plan.status.result == {"digest": "sha256:1"}
+    assert plan.status.completed_at == NOON
+    succeeded = find_condition(plan.status.conditions, TEMPLATE_SUCCEEDED)
+    assert succeeded is not None
+    assert succeeded.status is True
+
+
+@pytest.mark.parametrize(("retries", "seconds"), [(0, 120), (1, 240), (2, 480)])
+def test_a_retryable_failure_waits_base_times_two_to_the_retries(
+    retries: int, seconds: int
+) -> None:
+    work = a_work(status=WorkStatus(phase=Phase.RUNNING, retries=retries))
+    plan = look(work, EVICTED, uid="u")
+
+    assert plan.status.phase is Phase.PENDING
+    assert plan.status.retries == retries + 1
+    assert plan.status.retry_at == NOON + timedelta(seconds=seconds)
+    assert plan.requeue_after == timedelta(seconds=seconds)
+
+
+def test_the_delay_is_capped() -> None:
+    work = a_work(max_retries=20, status=WorkStatus(retries=15))
+
+    assert look(work, EVICTED, uid="u").requeue_after == timedelta(hours=1)
+
+
+def test_retries_end_at_the_maximum_and_the_last_failure_says_so() -> None:
+    work = a_work(max_retries=2, status=WorkStatus(phase=Phase.RUNNING, retries=2))
+    plan = look(work, EVICTED, uid="u")
+
+    assert plan.status.phase is Phase.FAILED
+    assert plan.status.retries == 2
+    assert "after 3 attempts" in plan.status.message
+    assert plan.status.attempts[-1].retryable is True
+
+
+def test_without_retries_the_first_failure_is_final() -> None:
+    plan = look(a_work(max_retries=0), EVICTED, uid="u")
+
+    assert (plan.status.phase, plan.status.retries) == (Phase.FAILED, 0)
+
+
+def test_a_permanent_failure_spends_no_retry() -> None:
+    plan = look(running_work(), BAD_DOCKERFILE, uid="u1")
+
+    assert (plan.status.phase, plan.status.retries) == (Phase.FAILED, 0)
+    assert plan.status.reason == "DockerfileNotFound"
+    assert plan.status.attempts[-1].retryable is False
+
+
+def test_what_is_retried_once_is_permanent_the_second_time() -> None:
+    first = look(a_work(max_retries=5), PERHAPS, uid="u")
+    second = look(with_status(a_work(max_retries=5), first.status), PERHAPS, uid="u2")
+
+    assert first.status.phase is Phase.PENDING
+    assert second.status.phase is Phase.FAILED
+
+
+def test_another_reason_in_between_does_not_use_up_the_one_retry() -> None:
+    first = look(a_work(max_retries=5), EVICTED, uid="u")
+    second = look(with_status(a_work(max_retries=5), first.status), PERHAPS, uid="u2")
+
+    assert second.status.phase is Phase.PENDING
+
+
+def test_nothing_is_started_before_its_time() -> None:
+    waiting = a_work(status=WorkStatus(retries=1, retry_at=NOON + timedelta(seconds=30)))
+    plan = look(waiting, NEEDS_BUILD)
+
+    assert plan.actions == ()
+    assert plan.status == waiting.status
+    assert plan.requeue_after == timedelta(seconds=30)
+
+
+def test_a_retry_that_is_due_is_the_next_attempt_under_the_next_number() -> None:
+    due = a_work(status=WorkStatus(retries=1, retry_at=NOON))
+    plan = look(due, NEEDS_BUILD)
+
+    assert plan.status.attempts[-1].number == 2
+    assert plan.status.attempts[-1].name.endswith("-a2")
+    assert plan.status.retry_at is None
+
+
+def test_an_attempt_that_vanished_is_a_failure_and_not_a_fresh_start() -> None:
+    plan = look(running_work(), NEEDS_BUILD, uid=None)
+
+    assert plan.actions == ()
+    assert plan.status.attempts[0].reason == "AttemptMissing"
+    assert plan.status.retries == 1
+
+
+def test_an_attempt_replaced_by_another_object_of_its_name_has_vanished() -> None:
+    plan = look(running_work(), RUNNING, uid="somebody-elses")
+
+    assert plan.status.attempts[0].reason == "AttemptMissing"
+
+
+def test_an_attempt_that_ended_and_then_vanished_has_ended() -> None:
+    plan = look(running_work(), DONE, uid=None)
+
+    assert plan.status.phase is Phase.SUCCEEDED
+
+
+def test_a_refused_template_is_a_permanent_failure_with_the_servers_words() -> None:
+    refused = with_condition(
+        (),
+        TEMPLATE_APPLIED,
+        status=False,
+        reason="Refused",
+        message="Build x: spec.output: Required value",
+        now=NOON,
+    )
+    plan = look(a_work(status=WorkStatus(conditions=refused)), NEEDS_BUILD)
+
+    assert plan.status.phase is Phase.FAILED
+    assert plan.status.reason == "TemplateRefused"
+    assert "Required value" in plan.status.message
+    applied = find_condition(plan.status.conditions, TEMPLATE_APPLIED)
+    assert applied is not None
+    assert applied.status is False
+
+
+def test_cancel_before_anything_runs_ends_it_without_starting() -> None:
+    plan = look(a_work(cancel_reason="cancelled on request"), NEEDS_BUILD)
+
+    assert plan.actions == ()
+    assert plan.status.phase is Phase.CANCELLED
+
+
+def test_cancel_while_waiting_for_a_retry_ends_the_wait() -> None:
+    waiting = WorkStatus(retries=1, retry_at=NOON + timedelta(hours=1))
+    plan = look(a_work(cancel_reason="enough", status=waiting), NEEDS_BUILD)
+
+    assert plan.status.phase is Phase.CANCELLED
+    assert plan.status.retry_at is None
+
+
+def test_cancel_of_a_running_attempt_asks_it_to_stop_and_waits_for_the_end() -> None:
+    plan = look(running_work(cancel_reason="enough"), RUNNING, uid="u1")
+
+    assert plan.actions == (CancelAttempt(STOP),)
+    assert plan.status.phase is Phase.RUNNING
+
+
+def test_an_attempt_that_was_asked_to_stop_is_not_asked_again() -> None:
+    seen = Seen(work=running_work(cancel_reason="enough"), verdict=RUNNING, executor_uid="u1")
+
+    assert decide(seen, now=NOON, policy=POLICY).actions == ()
+
+
+def test_a_cancel_that_comes_too_late_does_not_undo_a_success() -> None:
+    plan = look(running_work(cancel_reason="enough"), DONE, uid="u1")
+
+    assert plan.status.phase is Phase.SUCCEEDED
+
+
+def test_a_cancelled_attempt_cancels_the_work() -> None:
+    plan = look(running_work(cancel_reason="enough"), Cancelled(message="stopped"), uid="u1")
+
+    assert plan.status.phase is Phase.CANCELLED
+    assert plan.status.message == "enough"
+
+
+def test_a_failure_after_a_cancel_request_is_not_retried() -> None:
+    plan = look(running_work(cancel_reason="enough"), EVICTED, uid="u1")
+
+    assert plan.status.phase is Phase.FAILED
+
+
+@pytest.mark.parametrize("phase", [each for each in Phase if each.is_terminal])
+@pytest.mark.parametrize("verdict", [NEEDS_BUILD, RUNNING, EVICTED, DONE], ids=repr)
+def test_a_terminal_work_stays_as_it_is_whatever_is_seen(phase: Phase, verdict: Verdict) -> None:
+    work = a_work(status=WorkStatus(phase=phase, completed_at=NOON))
+    plan = look(work, verdict)
+
+    assert plan == Plan(status=work.status)
+
+
+@pytest.mark.parametrize(
+    ("phase", "hours"), [(Phase.SUCCEEDED, 1), (Phase.FAILED, 24), (Phase.CANCELLED, 24)]
+)
+def test_a_reported_work_is_deleted_when_its_time_is_over(phase: Phase, hours: int) -> None:
+    status = WorkStatus(phase=phase)
+    reported = a_work(status=status, acknowledged_at=NOON - timedelta(hours=hours))
+    still_kept = replace(reported, acknowledged_at=NOON - timedelta(hours=hours, minutes=-1))
+
+    assert look(reported, NEEDS_BUILD).actions == (DeleteWork(),)
+    assert look(still_kept, NEEDS_BUILD).actions == ()
+    assert look(still_kept, NEEDS_BUILD).requeue_after == timedelta(minutes=1)
+
+
+def test_an_unreported_result_is_never_deleted() -> None:
+    old = a_work(status=WorkStatus(phase=Phase.FAILED, completed_at=NOON - timedelta(days=400)))
+
+    assert look(old, NEEDS_BUILD).actions == ()
+
+
+def test_a_work_that_is_being_deleted_is_left_alone() -> None:
+    work = a_work(is_deleting=True)
+
+    assert look(work, NEEDS_BUILD) == Plan(status=work.status)
+
+
+def test_a_condition_keeps_its_time_while_its_status_stays() -> None:
+    first = look(a_work(), NEEDS_BUILD).status
+    later = decide(
+        Seen(work=with_status(a_work(), first), verdict=RUNNING, executor_uid="u1"),
+        now=NOON + timedelta(minutes=3),
+        policy=POLICY,
+    ).status
+
+    assert find_condition(later.conditions, TEMPLATE_APPLIED) == find_condition(
+        first.conditions, TEMPLATE_APPLIED
+    )

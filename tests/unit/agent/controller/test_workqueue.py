@@ -1,0 +1,136 @@
+"""The rules of a work queue."""
+
+import asyncio
+from datetime import timedelta
+
+from brokkr.agent.controller.workqueue import Workqueue, work_off
+
+
+def a_queue() -> Workqueue:
+    return Workqueue(jitter=lambda: 1.0)
+
+
+async def is_empty(queue: Workqueue) -> bool:
+    try:
+        async with asyncio.timeout(0.02):
+            await queue.get()
+    except TimeoutError:
+        return True
+    return False
+
+
+async def test_a_key_added_twice_waits_once() -> None:
+    queue = a_queue()
+    queue.add("a")
+    queue.add("a")
+
+    assert await queue.get() == "a"
+    queue.done("a")
+    assert await is_empty(queue)
+
+
+async def test_a_key_in_work_is_not_handed_out_again_until_it_is_done() -> None:
+    queue = a_queue()
+    queue.add("a")
+    await queue.get()
+    queue.add("a")
+
+    assert await is_empty(queue)
+    queue.done("a")
+    assert await queue.get() == "a"
+
+
+async def test_keys_come_in_the_order_they_were_added() -> None:
+    queue = a_queue()
+    for key in "cab":
+        queue.add(key)
+
+    assert [await queue.get() for _ in range(3)] == ["c", "a", "b"]
+
+
+async def test_a_delayed_key_comes_when_it_is_due() -> None:
+    queue = a_queue()
+    queue.add_later("a", timedelta(milliseconds=50))
+
+    assert await is_empty(queue)
+    assert await queue.get() == "a"
+
+
+async def test_news_overtakes_a_delay() -> None:
+    queue = a_queue()
+    queue.add_later("a", timedelta(hours=1))
+    queue.add("a")
+
+    assert await queue.get() == "a"
+
+
+async def test_the_earlier_of_two_delays_counts() -> None:
+    queue = a_queue()
+    queue.add_later("a", timedelta(milliseconds=10))
+    queue.add_later("a", timedelta(hours=1))
+
+    assert await queue.get() == "a"
+
+
+async def test_failures_in_a_row_back_off_and_a_success_forgets_them() -> None:
+    queue = a_queue()
+    delays = [queue.add_after_failure("a").total_seconds() for _ in range(4)]
+    queue.forget_failures("a")
+
+    assert delays == [0.1, 0.2, 0.4, 0.8]
+    assert queue.add_after_failure("a").total_seconds() == 0.1
+
+
+async def test_the_backoff_has_a_ceiling() -> None:
+    queue = a_queue()
+
+    assert [queue.add_after_failure("a") for _ in range(100)][-1] == timedelta(seconds=30)
+
+
+async def test_a_reconcile_that_raises_is_tried_again_and_others_go_on() -> None:
+    queue = a_queue()
+    seen: list[str] = []
+    done = asyncio.Event()
+
+    async def reconcile(key: str) -> timedelta | None:
+        seen.append(key)
+        if seen.count("bad") == 2 and "good" in seen:
+            done.set()
+        if key == "bad":
+            raise ValueError("a mistake of our own")
+        return None
+
+    queue.add("bad")
+    queue.add("good")
+    workers = asyncio.create_task(work_off(queue, reconcile, workers=1))
+    async with asyncio.timeout(5):
+        await done.wait()
+    workers.cancel()
+
+    assert seen[:2] == ["bad", "good"]
+
+
+async def test_one_key_is_never_reconciled_by_two_workers_at_once() -> None:
+    queue = a_queue()
+    inside = most = runs = 0
+    done = asyncio.Event()
+
+    async def reconcile(key: str) -> timedelta | None:
+        nonlocal inside, most, runs
+        inside += 1
+        most = max(most, inside)
+        queue.add(key)
+        await asyncio.sleep(0)
+        inside -= 1
+        runs += 1
+        if runs == 20:
+            done.set()
+        return None
+
+    queue.add("a")
+    workers = asyncio.create_task(work_off(queue, reconcile, workers=4))
+    async with asyncio.timeout(5):
+        await done.wait()
+    workers.cancel()
+
+    assert most == 1

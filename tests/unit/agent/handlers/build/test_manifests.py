@@ -1,0 +1,199 @@
+from copy import deepcopy
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from brokkr.agent.handlers.build.manifests import (
+    BuildDefaults,
+    render_build,
+    render_build_run,
+    render_config_maps,
+)
+from brokkr.work.errors import InvalidWork
+from brokkr.work.model import Manifest
+from support.factories import WORK_ID, a_work
+from support.templates import a_build, a_build_run, a_config_map, a_list
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+# Names that no field of a Build or BuildRun has.
+UNKNOWN_FIELDS = st.dictionaries(st.text().map("x-{}".format), JSON, max_size=4)
+
+DEFAULTS = BuildDefaults()
+
+
+def run_of(template: Manifest, defaults: BuildDefaults = DEFAULTS) -> dict[str, Any]:
+    spec: dict[str, Any] = render_build_run(a_work(template=template), 1, defaults)["spec"]
+    return spec
+
+
+def all_objects(template: Manifest) -> list[Manifest]:
+    work = a_work(template=template)
+    return [
+        *render_config_maps(work, 2),
+        render_build(work, 2),
+        render_build_run(work, 2, DEFAULTS),
+    ]
+
+
+@given(of_build=UNKNOWN_FIELDS, of_run=UNKNOWN_FIELDS)
+def test_what_the_user_wrote_comes_through_unharmed(
+    of_build: dict[str, Any], of_run: dict[str, Any]
+) -> None:
+    build, run = a_build(spec=of_build), a_build_run(spec=of_run)
+    template = a_list(build, run)
+    before = deepcopy(template)
+    work = a_work(template=template)
+
+    assert render_build(work, 1)["spec"] == build["spec"]
+    assert of_run.items() <= render_build_run(work, 1, DEFAULTS)["spec"].items()
+    assert template == before
+
+
+def test_parameters_secrets_platforms_and_scans_come_through_unharmed() -> None:
+    spec = {
+        "source": {
+            "type": "Git",
+            "git": {"url": "git@git.example:a/b.git", "revision": "v1", "cloneSecret": "clone"},
+            "contextDir": "src",
+        },
+        "paramValues": [
+            {"name": "build-args", "values": [{"value": "A=1"}]},
+            {"name": "platforms", "values": [{"value": "linux/arm64"}]},
+            {"name": "token", "secretValue": {"name": "s", "key": "k"}},
+        ],
+        "output": {
+            "image": "r/hello:1",
+            "pushSecret": "push",
+            "vulnerabilityScan": {"enabled": True, "failOnFinding": True},
+        },
+        "volumes": [{"name": "cache", "persistentVolumeClaim": {"claimName": "cache"}}],
+    }
+
+    assert render_build(a_work(template=a_build(spec=spec)), 1)["spec"].items() >= spec.items()
+
+
+def test_build_and_build_run_have_the_attempts_name_and_config_maps_their_own() -> None:
+    config_map, build, run = all_objects(a_list(a_build(), a_config_map(name="settings")))
+
+    name = f"work-{WORK_ID}-r1-a2"
+    assert build["metadata"]["name"] == run["metadata"]["name"] == name
+    assert run["spec"]["build"] == {"name": name}
+    assert config_map["metadata"]["name"] == "settings"
+
+
+def test_every_object_says_whose_it_is() -> None:
+    for each in all_objects(a_list(a_build(), a_config_map(), a_build_run())):
+        metadata = each["metadata"]
+
+        assert metadata["namespace"] == "brokkr-agent"
+        assert metadata["labels"] == {
+            "brokkr.io/work-id": str(WORK_ID),
+            "brokkr.io/work": f"work-{WORK_ID}-r1",
+            "brokkr.io/round": "1",
+            "brokkr.io/attempt": "2",
+        }
+        assert metadata["annotations"] == {"brokkr.io/build-name": "hello"}
+        # No controller, which Shipwright wants to set; nothing that blocks a deletion.
+        assert metadata["ownerReferences"] == [
+            {
+                "apiVersion": "brokkr.io/v1alpha1",
+                "kind": "Work",
+                "name": f"work-{WORK_ID}-r1",
+                "uid": a_work().uid,
+            }
+        ]
+
+
+def test_the_users_labels_are_kept_unless_they_pose_as_brokkrs() -> None:
+    metadata = {
+        "name": "hello",
+        "labels": {"team": "ml", "brokkr.io/work-id": "forged", "brokkr.io/new": "forged"},
+        "annotations": {"note": "hi", "brokkr.io/cancel": "forged"},
+    }
+
+    build = render_build(a_work(template=a_build(metadata=metadata)), 1)["metadata"]
+
+    assert build["labels"]["team"] == "ml"
+    assert build["annotations"] == {"note": "hi", "brokkr.io/build-name": "hello"}
+    assert "forged" not in build["labels"].values()
+
+
+def test_the_agent_fills_in_only_what_is_open() -> None:
+    assert run_of(a_build()) == {
+        "build": {"name": f"work-{WORK_ID}-r1-a1"},
+        "serviceAccount": "builder-sa",
+        "timeout": "900s",
+        "retention": {"ttlAfterSucceeded": "3600s", "ttlAfterFailed": "86400s"},
+    }
+    given = run_of(a_list(a_build(), a_build_run(spec={"serviceAccount": "s", "timeout": "1m"})))
+    assert (given["serviceAccount"], given["timeout"]) == ("s", "1m")
+
+
+def test_a_timeout_of_the_build_is_not_overridden() -> None:
+    assert "timeout" not in run_of(a_build(spec={"timeout": "5m"}))
+
+
+def test_without_a_service_account_of_the_agents_shipwright_chooses() -> None:
+    assert "serviceAccount" not in run_of(a_build(), BuildDefaults(service_account=None))
+
+
+@pytest.mark.parametrize(
+    ("of_build", "of_run", "kept_for"),
+    [
+        ({}, {}, "3600s"),
+        ({"ttlAfterSucceeded": "1s"}, {}, "3600s"),
+        ({"ttlAfterSucceeded": "2h"}, {}, "7200s"),
+        ({}, {"ttlAfterSucceeded": "1h30m"}, "5400s"),
+        ({"ttlAfterSucceeded": "9h"}, {"ttlAfterSucceeded": "2h"}, "7200s"),
+    ],
+)
+def test_a_build_run_is_kept_as_long_as_its_reader_needs_and_the_user_wants(
+    of_build: Manifest, of_run: Manifest, kept_for: str
+) -> None:
+    template = a_list(
+        a_build(spec={"retention": of_build}), a_build_run(spec={"retention": of_run})
+    )
+
+    assert run_of(template)["retention"]["ttlAfterSucceeded"] == kept_for
+
+
+def test_no_limit_can_delete_a_build_run_that_was_not_read() -> None:
+    retention = {"succeededLimit": 1, "failedLimit": 1, "atBuildDeletion": True}
+    template = a_build(spec={"retention": retention})
+
+    assert "retention" not in render_build(a_work(template=template), 1)["spec"]
+    assert run_of(template)["retention"].keys() == {"ttlAfterSucceeded", "ttlAfterFailed"}
+
+
+@pytest.mark.parametrize("nonsense", ["soon", "", "1", "-1h", "1h ", 5, "9" * 400 + "h"])
+def test_a_retention_that_cannot_be_understood_is_refused(nonsense: object) -> None:
+    with pytest.raises(InvalidWork) as refusal:
+        run_of(a_build(spec={"retention": {"ttlAfterFailed": nonsense}}))
+
+    assert refusal.value.field == "template.spec.retention.ttlAfterFailed"
+
+
+def test_an_oci_source_is_pruned_only_when_no_retry_can_need_it() -> None:
+    source = {"type": "OCI", "ociArtifact": {"image": "r/source", "prune": "AfterPull"}}
+    work = a_work(template=a_build(spec={"source": source}), max_retries=1)
+
+    first, last = render_build(work, 1), render_build(work, 2)
+
+    assert first["spec"]["source"]["ociArtifact"] == {"image": "r/source", "prune": "Never"}
+    assert last["spec"]["source"] == source
+
+
+def test_defaults_are_those_that_are_documented() -> None:
+    assert BuildDefaults() == BuildDefaults(
+        service_account="builder-sa",
+        timeout=timedelta(minutes=15),
+        retention_succeeded=timedelta(hours=1),
+        retention_failed=timedelta(hours=24),
+    )

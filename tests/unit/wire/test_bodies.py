@@ -1,0 +1,134 @@
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from pydantic import ValidationError
+
+from brokkr.wire.bodies import (
+    AgentBody,
+    ClaimSome,
+    CompleteWork,
+    SubmitWork,
+    TargetBody,
+    WorkState,
+)
+from brokkr.work.selectors import MatchExpression, Operator, Target
+from support.templates import a_build
+
+SUBMISSION: dict[str, Any] = {
+    "work_type": "build",
+    "template": a_build(),
+    "target": {"match_labels": {"gpu": "true"}},
+}
+
+
+def submit(**changes: Any) -> SubmitWork:
+    return SubmitWork.model_validate(SUBMISSION | changes)
+
+
+def test_what_is_left_out_of_a_submission_has_its_documented_default() -> None:
+    work = submit()
+
+    assert (work.max_retries, work.claim_timeout_seconds, work.priority) == (3, 3600, 0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"max_retrys": 3},
+        {"max_retries": -1},
+        {"max_retries": 21},
+        {"claim_timeout_seconds": 0},
+        {"priority": 101},
+        {"work_type": ""},
+        {"template": 7},
+        {"target": {}},
+        {"target": []},
+        {"target": [{"match_labels": {"a": "b"}}, {}]},
+        {"target": {"match_label": {"a": "b"}}},
+        {"target": {"match_expressions": [{"key": "a", "operator": "In"}]}},
+        {"target": {"match_expressions": [{"key": "a", "operator": "Exists", "values": ["b"]}]}},
+        {"target": {"match_expressions": [{"key": "a", "operator": "Like", "values": ["b"]}]}},
+    ],
+)
+def test_a_submission_that_makes_no_sense_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        submit(**changes)
+
+
+def test_one_target_and_a_list_of_one_are_the_same() -> None:
+    target = {"agents": ["edge-7"]}
+
+    assert submit(target=target).targets == submit(target=[target]).targets
+
+
+def test_a_target_body_means_the_target_that_it_says() -> None:
+    body = TargetBody.model_validate(
+        {
+            "agents": ["edge-7"],
+            "match_labels": {"gpu": "true"},
+            "match_expressions": [{"key": "zone", "operator": "In", "values": ["eu-1", "eu-2"]}],
+            "match_annotations": {"team": "ml"},
+        }
+    )
+
+    assert body.to_target() == Target(
+        agents=frozenset({"edge-7"}),
+        match_labels={"gpu": "true"},
+        match_expressions=(
+            MatchExpression(key="zone", operator=Operator.IN, values=frozenset({"eu-1", "eu-2"})),
+        ),
+        match_annotations={"team": "ml"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "ended_as"),
+    [
+        ({"success": True}, "succeeded"),
+        ({"success": False}, "failed"),
+        ({"outcome": "cancelled"}, "cancelled"),
+        ({"success": False, "outcome": "cancelled"}, "cancelled"),
+        ({"success": True, "outcome": "succeeded"}, "succeeded"),
+    ],
+)
+def test_a_completion_says_how_it_ended_in_either_way(given: dict[str, Any], ended_as: str) -> None:
+    completion = CompleteWork.model_validate({"claim_id": str(uuid4())} | given)
+
+    assert completion.ended_as == ended_as
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{}, {"success": True, "outcome": "failed"}, {"success": False, "outcome": "succeeded"}],
+)
+def test_a_completion_that_says_nothing_or_two_things_is_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        CompleteWork.model_validate({"claim_id": str(uuid4())} | given)
+
+
+@pytest.mark.parametrize("changes", [{"max": 0}, {"max": 101}, {"wait": -1}, {"wait": 61}])
+def test_a_claim_request_has_its_limits(changes: dict[str, int]) -> None:
+    with pytest.raises(ValidationError):
+        ClaimSome.model_validate(changes)
+
+
+def test_an_answer_of_a_newer_broker_is_understood() -> None:
+    answer = {
+        "id": str(uuid4()),
+        "name": "edge-7",
+        "cluster_name": "",
+        "labels": {},
+        "annotations": {},
+        "created_at": "2026-01-01T00:00:00Z",
+        "from_the_future": 1,
+    }
+
+    assert AgentBody.model_validate(answer).name == "edge-7"
+
+
+def test_two_states_are_in_the_queue_and_the_others_in_the_log() -> None:
+    assert {state for state in WorkState if not state.is_finished} == {
+        WorkState.PENDING,
+        WorkState.CLAIMED,
+    }

@@ -1,0 +1,155 @@
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from brokkr.wire.custom_resource import (
+    render_attempts,
+    render_claimed,
+    render_spec,
+    render_status,
+    status_from_resource,
+    work_from_resource,
+)
+from brokkr.work.errors import InvalidWork
+from brokkr.work.model import Attempt, Claim, Condition, Phase, WorkStatus
+from support.factories import CLAIM_ID, NOON, WORK_ID
+from support.templates import a_build
+
+# Kubernetes keeps whole seconds.
+TIMES = st.datetimes(
+    min_value=datetime(1970, 1, 1),  # noqa: DTZ001 - the strategy adds the zone
+    timezones=st.just(UTC),
+).map(lambda time: time.replace(microsecond=0))
+ATTEMPTS = st.builds(
+    Attempt,
+    number=st.integers(1, 20),
+    name=st.text(min_size=1),
+    uid=st.none() | st.text(min_size=1),
+    started_at=st.none() | TIMES,
+    ended_at=st.none() | TIMES,
+    reason=st.text(),
+    message=st.text(),
+    retryable=st.none() | st.booleans(),
+)
+CONDITIONS = st.builds(
+    Condition,
+    type=st.text(min_size=1),
+    status=st.none() | st.booleans(),
+    reason=st.text(),
+    message=st.text(),
+    changed_at=TIMES,
+)
+STATUSES = st.builds(
+    WorkStatus,
+    phase=st.sampled_from(Phase),
+    retries=st.integers(0, 20),
+    reason=st.text(),
+    message=st.text(),
+    started_at=st.none() | TIMES,
+    completed_at=st.none() | TIMES,
+    retry_at=st.none() | TIMES,
+    observed_generation=st.none() | st.integers(1, 9),
+    conditions=st.lists(CONDITIONS, max_size=2).map(tuple),
+    attempts=st.lists(ATTEMPTS, max_size=2).map(tuple),
+    result=st.dictionaries(st.text(), st.integers() | st.text(), max_size=3),
+)
+
+
+def a_resource(**metadata: Any) -> dict[str, Any]:
+    """A Work resource as the API server would return it right after its creation."""
+    resource = render_claimed(
+        render_spec(
+            work_type="build",
+            max_retries=2,
+            claim_timeout=timedelta(minutes=5),
+            template=a_build(),
+        ),
+        Claim(work_id=WORK_ID, claim_id=CLAIM_ID, round=2, broker="broker-1"),
+    )
+    resource["metadata"] |= {
+        "namespace": "brokkr-agent",
+        "uid": "u-1",
+        "resourceVersion": "7",
+        "generation": 1,
+        "creationTimestamp": "2026-03-01T12:00:00Z",
+        **metadata,
+    }
+    return resource
+
+
+@given(STATUSES)
+def test_a_status_that_is_written_is_read_back_the_same(status: WorkStatus) -> None:
+    assert status_from_resource(render_status(status)) == status
+
+
+def test_a_new_resource_has_the_status_of_a_new_work() -> None:
+    assert status_from_resource({}) == WorkStatus()
+
+
+def test_a_claim_that_is_written_is_read_back_the_same() -> None:
+    work = work_from_resource(a_resource())
+
+    assert work.claim == Claim(work_id=WORK_ID, claim_id=CLAIM_ID, round=2, broker="broker-1")
+    assert work.name == f"work-{WORK_ID}-r2"
+    assert work.created_at == NOON
+    assert (work.work_type, work.max_retries) == ("build", 2)
+    assert work.claim_timeout == timedelta(minutes=5)
+    assert work.template == a_build()
+    assert not work.is_deleting
+    assert not work.cancel_requested
+    assert work.acknowledged_at is None
+
+
+def test_marks_on_the_resource_are_understood() -> None:
+    annotations = a_resource()["metadata"]["annotations"] | {
+        "brokkr.io/cancel": "by ann",
+        "brokkr.io/acknowledged-at": "2026-03-01T13:00:00+01:00",
+    }
+
+    work = work_from_resource(
+        a_resource(annotations=annotations, deletionTimestamp="2026-03-01T12:00:00Z")
+    )
+
+    assert work.cancel_reason == "by ann"
+    assert work.acknowledged_at == NOON
+    assert work.is_deleting
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {},
+        {"metadata": {"name": "mine"}},
+        a_resource(name="another"),
+        a_resource(labels={}),
+        a_resource(annotations={}),
+        a_resource(labels=a_resource()["metadata"]["labels"] | {"brokkr.io/work-id": "1"}),
+        a_resource(labels=a_resource()["metadata"]["labels"] | {"brokkr.io/round": "3"}),
+        a_resource(
+            labels=a_resource()["metadata"]["labels"] | {"brokkr.io/work-id": str(UUID(int=1))}
+        ),
+        a_resource() | {"spec": {}},
+        a_resource() | {"status": {"phase": "Done"}},
+        a_resource() | {"status": {"conditions": [{"type": "TemplateApplied"}]}},
+    ],
+)
+def test_a_resource_that_no_claim_made_is_refused(forged: dict[str, Any]) -> None:
+    with pytest.raises(InvalidWork):
+        work_from_resource(forged)
+
+
+def test_a_completions_attempts_are_in_snake_case_and_leave_out_what_is_empty() -> None:
+    attempt = Attempt(number=1, name="w-a1", uid="u", started_at=NOON, reason="PodEvicted")
+
+    assert render_attempts((attempt,)) == [
+        {
+            "number": 1,
+            "name": "w-a1",
+            "started_at": "2026-03-01T12:00:00Z",
+            "reason": "PodEvicted",
+        }
+    ]

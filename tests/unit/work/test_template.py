@@ -1,0 +1,179 @@
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from brokkr.work.errors import InvalidWork
+from brokkr.work.model import Manifest
+from brokkr.work.template import MAX_DEPTH, MAX_DOCUMENTS, check_template, documents
+from support.templates import a_build, a_build_run, a_config_map, a_list
+
+
+def nested(depth: int) -> Any:
+    value: Any = "leaf"
+    for _ in range(depth):
+        value = {"deeper": value}
+    return value
+
+
+def source(url: str) -> Manifest:
+    return {"source": {"type": "Git", "git": {"url": url}}}
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        a_build(),
+        a_list(a_build()),
+        a_list(a_build(), a_build_run(), a_config_map()),
+        a_build(metadata={}),
+        a_build(metadata={"name": "hello", "namespace": "brokkr-agent"}),
+        a_build(spec={"source": None}),
+        a_build(spec={"source": {"type": "OCI", "ociArtifact": {"image": "r/source"}}}),
+        a_build(spec={"fromTheFuture": [1, 2.5, None, True, {"a": "b"}]}),
+        a_build(spec=source("git@git.example:team/hello.git")),
+        a_build(spec=source("ssh://git@git.example/team/hello.git")),
+        a_list(a_build(), a_build_run(spec={"build": {}})),
+    ],
+)
+def test_what_an_agent_can_run_is_accepted(template: Manifest) -> None:
+    check_template("build", template, namespace="brokkr-agent")
+
+
+@pytest.mark.parametrize(
+    ("template", "field"),
+    [
+        ({}, "template.kind"),
+        (a_build(kind="Secret"), "template.kind"),
+        (a_build(kind="ClusterBuildStrategy"), "template.kind"),
+        (a_build(apiVersion="shipwright.io/v1alpha1"), "template.kind"),
+        (a_list(a_build(), {"apiVersion": "v1", "kind": "Pod"}), "template.items[1].kind"),
+        (a_list(a_list(a_build())), "template.items[0].kind"),
+        (a_list(), "template.items"),
+        ({"apiVersion": "v1", "kind": "List", "items": {}}, "template.items"),
+        ({"apiVersion": "v1", "kind": "List", "items": ["Build"]}, "template.items"),
+        (a_list(*[a_config_map()] * (MAX_DOCUMENTS + 1)), "template"),
+        (a_list(a_build_run()), "template"),
+        (a_list(a_build(), a_build()), "template"),
+        (a_list(a_build(), a_build_run(), a_build_run()), "template"),
+        (a_list(a_build(), a_config_map(metadata={})), "template"),
+        (a_build(metadata=None), "template.metadata"),
+        (a_build() | {"spec": "all"}, "template.spec"),
+        (a_build() | {"spec": {}}, "template.spec.strategy.name"),
+        (a_build(spec={"output": {}}), "template.spec.output.image"),
+        (a_build(metadata={"name": "Hello"}), "template.metadata.name"),
+        (a_build(metadata={"name": "h" * 64}), "template.metadata.name"),
+        (a_build(metadata={"name": 7}), "template.metadata.name"),
+        (a_build(metadata={"namespace": "kube-system"}), "template.metadata.namespace"),
+        (a_build(metadata={"generateName": "hello-"}), "template.metadata.generateName"),
+        (a_build(metadata={"ownerReferences": []}), "template.metadata.ownerReferences"),
+        (a_build(metadata={"finalizers": ["x/y"]}), "template.metadata.finalizers"),
+        (a_build(spec={"source": {"type": "Git"}}), "template.spec.source.git"),
+        (a_build(spec={"source": {"git": {"url": "u"}}}), "template.spec.source.type"),
+        (a_build(spec={"source": {"type": "Local", "local": {}}}), "template.spec.source.type"),
+        (
+            a_build(spec={"source": {"type": "Git", "git": {}, "ociArtifact": {}}}),
+            "template.spec.source.git",
+        ),
+        (
+            a_list(a_build(), a_build_run(spec={"build": {"spec": {}}})),
+            "template.spec.build.spec",
+        ),
+        (a_list(a_build(), a_build_run(spec={"build": "hello"})), "template.spec.build"),
+        (
+            a_list(a_build(), a_build_run(spec={"build": {"name": "other"}})),
+            "template.spec.build.name",
+        ),
+        (a_list(a_build(), a_build_run(spec={"state": "x"})), "template.spec.state"),
+        (
+            a_list(a_build(), a_build_run(spec={"source": {"type": "Local"}})),
+            "template.spec.source",
+        ),
+        (a_build(spec={"deep": nested(MAX_DEPTH)}), "template"),
+        (a_build(spec={"env": "a\0b"}), "template.spec.env"),
+        (a_build(spec={"env": "\ud800"}), "template.spec.env"),
+    ],
+)
+def test_what_no_agent_should_run_is_refused_by_field(template: Manifest, field: str) -> None:
+    with pytest.raises(InvalidWork) as refusal:
+        check_template("build", template, namespace="brokkr-agent")
+
+    assert refusal.value.field == field
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://user:secret@git.example/hello.git",
+        "https://token@git.example/hello.git",
+        "HTTPS://token@git.example/hello.git",
+        "ssh://git:secret@git.example/hello.git",
+        "see https://:secret@git.example/ for more",
+    ],
+)
+def test_credentials_in_a_url_are_refused_wherever_they_stand(url: str) -> None:
+    for template in (
+        a_build(spec=source(url)),
+        a_build(metadata={"name": "hello", "annotations": {"note": url}}),
+        a_list(a_build(), a_config_map(data={url: ""})),
+    ):
+        with pytest.raises(InvalidWork) as refusal:
+            check_template("build", template)
+
+        assert "credentials" in refusal.value.problem
+        assert "secret@" not in str(refusal.value.problem)
+
+
+def test_a_secret_is_refused_with_what_to_do_instead() -> None:
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "push"}}
+
+    with pytest.raises(InvalidWork, match="create it in the cluster"):
+        check_template("build", a_list(a_build(), secret))
+
+
+def test_a_work_type_that_does_not_exist_is_refused_with_those_that_do() -> None:
+    with pytest.raises(InvalidWork, match="known types: build"):
+        check_template("biuld", a_build())
+
+
+def test_the_broker_does_not_judge_a_namespace_that_it_does_not_know() -> None:
+    check_template("build", a_build(metadata={"namespace": "anywhere"}))
+
+
+def test_a_key_that_is_no_string_is_refused() -> None:
+    with pytest.raises(InvalidWork, match="not a string"):
+        check_template("build", a_build(spec={"labels": {1: "x"}}))
+
+
+def test_a_single_object_is_its_own_only_document() -> None:
+    assert documents(a_build()) == [a_build()]
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+)
+NEAR_TEMPLATES = st.fixed_dictionaries(
+    {},
+    optional={
+        "apiVersion": st.sampled_from(["v1", "shipwright.io/v1beta1"]) | JSON,
+        "kind": st.sampled_from(["Build", "BuildRun", "List", "ConfigMap"]) | JSON,
+        "metadata": JSON,
+        "spec": JSON
+        | st.fixed_dictionaries(
+            {"strategy": st.just({"name": "s"}) | JSON, "output": st.just({"image": "i"}) | JSON},
+            optional={"source": JSON, "build": JSON},
+        ),
+        "items": JSON,
+    },
+)
+
+
+@given(NEAR_TEMPLATES | st.lists(NEAR_TEMPLATES).map(lambda items: a_list(*items)))
+def test_whatever_is_sent_it_is_accepted_or_refused_and_breaks_nothing(
+    template: Manifest,
+) -> None:
+    with suppress(InvalidWork):
+        check_template("build", template, namespace="brokkr-agent")
