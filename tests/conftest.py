@@ -2,7 +2,7 @@
 
 import pytest
 
-pytest_plugins = ["support.kube", "support.postgres"]
+pytest_plugins = ["support.broker", "support.kube", "support.postgres"]
 
 _MARKED_BY_FIXTURE = {"control_plane": "kube", "postgres_server": "postgres"}
 

@@ -8,28 +8,32 @@ Work must end as if nothing had happened: one object per attempt, one result.
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from uuid import UUID
 
 import pytest
+
+from brokkr.agent.kube.client import KubeClient
+from brokkr.agent.kube.config import KubeConfig
+from brokkr.agent.kube.resources import WORKS
+from brokkr.local.control_plane import ControlPlane
+from brokkr.local.process import Server
+from brokkr.wire.bodies import RegisterAgent, SubmitWork, TargetBody, WorkBody, WorkState
+from brokkr.wire.custom_resource import ANNOTATION_ACKNOWLEDGED
+from brokkr.work.names import work_name
+from support.broker import RunningBroker
 from support.factories import a_build_template
 from support.proxy import proxy
 from support.shipwright import PlayedShipwright, evicted_at_first
 from support.signals import eventually
-from support.system import a_broker, an_agent, kill, proxied_kubeconfig
-
-from brokkr.agent.kube.client import KubeClient
-from brokkr.agent.kube.config import KubeConfig
-from brokkr.client import BrokerClient
-from brokkr.local.control_plane import ControlPlane
-from brokkr.local.process import Server
-from brokkr.wire.bodies import RegisterAgent, SubmitWork, TargetBody, WorkBody, WorkState
+from support.system import an_agent, kill, proxied_kubeconfig
 
 pytestmark = [pytest.mark.kube, pytest.mark.postgres]
 
-FEWEST_STEPS = 12
-"""A run with one retry cannot do with fewer changing requests than these."""
+STEPS = 18
+"""About how many changing requests a run with one retry makes; progress reports vary."""
 
 
 @dataclass
@@ -40,17 +44,17 @@ class Executioner:
     when: str
     victim: Server | None = None
     steps: list[str] = field(default_factory=list)
-    done: asyncio.Event = field(default_factory=asyncio.Event)
+    struck: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def on_write(self, when: str, method: str, path: str) -> None:
         """Count a request, and strike if it is the one."""
-        if path.endswith(("/heartbeat", "/events")) or self.done.is_set():
+        if path.endswith(("/heartbeat", "/events")) or self.struck.is_set():
             return
         if when == "before":
             self.steps.append(f"{method} {path}")
         if len(self.steps) == self.at and when == self.when and self.victim is not None:
             kill(self.victim)
-            self.done.set()
+            self.struck.set()
             await asyncio.sleep(3600)  # the request hangs with its sender gone
 
 
@@ -59,44 +63,39 @@ class Stage:
     """What a run needs, and what can be asked afterwards."""
 
     folder: Path
-    broker_url: str
+    broker: RunningBroker
     key: str
     kubeconfig: Path
     namespace: str
-    client: BrokerClient
     shipwright: PlayedShipwright
 
 
-@asynccontextmanager
-async def a_stage(
-    folder: Path,
-    broker_url: str,
-    admin_key: str,
+@pytest.fixture
+async def stage(
+    tmp_path: Path,
+    broker: RunningBroker,
     control_plane: ControlPlane,
     kube: KubeClient,
     namespace: str,
 ) -> AsyncIterator[Stage]:
-    async with BrokerClient(broker_url, admin_key) as client:
-        agent = await client.register_agent(
-            RegisterAgent(name=namespace, labels={"stage": namespace})
-        )
-        shipwright = PlayedShipwright(kube, namespace, evicted_at_first)
-        playing = asyncio.create_task(shipwright.run())
-        yield Stage(
-            folder=folder,
-            broker_url=broker_url,
-            key=agent.key,
-            kubeconfig=control_plane.kubeconfig,
-            namespace=namespace,
-            client=client,
-            shipwright=shipwright,
-        )
-        playing.cancel()
+    agent = await broker.admin.register_agent(
+        RegisterAgent(name=namespace, labels={"stage": namespace})
+    )
+    shipwright = PlayedShipwright(kube, namespace, evicted_at_first)
+    playing = asyncio.create_task(shipwright.run())
+    yield Stage(
+        folder=tmp_path,
+        broker=broker,
+        key=agent.key,
+        kubeconfig=control_plane.kubeconfig,
+        namespace=namespace,
+        shipwright=shipwright,
+    )
+    playing.cancel()
 
 
-async def run_and_kill(stage: Stage, executioner: Executioner) -> WorkBody:
-    """Submit a Work, kill the agent at the given step, start it again, await the end."""
-    submitted = await stage.client.submit_work(
+async def submit(stage: Stage) -> WorkBody:
+    return await stage.broker.admin.submit_work(
         SubmitWork(
             work_type="build",
             template=a_build_template(),
@@ -105,40 +104,80 @@ async def run_and_kill(stage: Stage, executioner: Executioner) -> WorkBody:
         )
     )
 
-    async def is_finished() -> WorkBody | None:
-        work = await stage.client.get_work(submitted.id)
-        return work if work.status.is_finished else None
 
+async def run_under(stage: Stage, executioner: Executioner, work_id: UUID) -> None:
+    """Run the agent behind the proxies until it is killed, or the Work has ended."""
     config = KubeConfig.load(stage.kubeconfig)
     async with AsyncExitStack() as stack:
-        broker_url = await stack.enter_async_context(
-            proxy(stage.broker_url, executioner.on_write)
-        )
+        broker_url = await stack.enter_async_context(proxy(stage.broker.url, executioner.on_write))
         kube_url = await stack.enter_async_context(
             proxy(config.server, executioner.on_write, tls=config.tls)
         )
-        kubeconfig = proxied_kubeconfig(stage.kubeconfig, kube_url, stage.folder / "kubeconfig")
-        async with an_agent(
-            stage.folder,
-            broker_url=broker_url,
-            key=stage.key,
-            kubeconfig=kubeconfig,
-            namespace=stage.namespace,
-        ) as server:
-            executioner.victim = server
-            finished = asyncio.create_task(eventually(is_finished, within=60))
-            struck = asyncio.create_task(executioner.done.wait())
-            await asyncio.wait({finished, struck}, return_when=asyncio.FIRST_COMPLETED)
-            struck.cancel()
-            with suppress(asyncio.CancelledError):
-                finished.cancel()
-                await finished
+        executioner.victim = await stack.enter_async_context(
+            an_agent(
+                stage.folder,
+                broker_url=broker_url,
+                key=stage.key,
+                kubeconfig=proxied_kubeconfig(
+                    stage.kubeconfig, kube_url, stage.folder / "kubeconfig"
+                ),
+                namespace=stage.namespace,
+            )
+        )
+
+        async def is_over() -> bool:
+            if executioner.struck.is_set():
+                return True
+            return await is_reported(stage, work_id)
+
+        await eventually(is_over, within=60)
+
+
+async def is_reported(stage: Stage, work_id: UUID) -> bool:
+    """Say whether the result is in the log and the resource knows that it is."""
+    if not (await stage.broker.admin.get_work(work_id)).status.is_finished:
+        return False
+    resource = await stage.shipwright.kube.get(WORKS, stage.namespace, work_name(work_id, round=1))
+    return ANNOTATION_ACKNOWLEDGED in resource["metadata"]["annotations"]
+
+
+async def test_the_steps_that_are_killed_at_are_all_that_there_are(stage: Stage) -> None:
+    executioner = Executioner(at=0, when="never")
+    submitted = await submit(stage)
+    await run_under(stage, executioner, submitted.id)
+
+    assert STEPS - 3 <= len(executioner.steps) <= STEPS + 3, executioner.steps
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("at", range(1, STEPS - 2))
+async def test_an_agent_killed_at_any_step_loses_only_time(
+    stage: Stage, at: int, when: str
+) -> None:
+    executioner = Executioner(at=at, when=when)
+    submitted = await submit(stage)
+    await run_under(stage, executioner, submitted.id)
+    assert executioner.struck.is_set()
 
     async with an_agent(
         stage.folder,
-        broker_url=stage.broker_url,
+        broker_url=stage.broker.url,
         key=stage.key,
         kubeconfig=stage.kubeconfig,
         namespace=stage.namespace,
     ):
-        return await eventually(is_finished, within=60)  # type: ignore[return-value]
+
+        async def is_over() -> bool:
+            return await is_reported(stage, submitted.id)
+
+        await eventually(is_over, within=60)
+    work = await stage.broker.admin.get_work(submitted.id)
+
+    name = work_name(work.id, round=1)
+    attempts = [f"{name}-a1", f"{name}-a2"]
+    assert (work.status, work.round, work.retries_attempted) == (WorkState.SUCCEEDED, 1, 1)
+    assert sorted(each["metadata"]["name"] for each in stage.shipwright.seen.values()) == attempts
+    assert (
+        sorted(each["metadata"]["name"] for each in stage.shipwright.builds_seen.values())
+        == attempts
+    )

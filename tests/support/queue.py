@@ -70,9 +70,7 @@ class Queue:
         self, work_id: UUID, by: AgentBody, request_id: UUID | None = None
     ) -> ClaimedWork:
         async with transaction(self.pool) as db:
-            return await work_queue.claim_work(
-                db, work_id, agent_id=by.id, request_id=request_id
-            )
+            return await work_queue.claim_work(db, work_id, agent_id=by.id, request_id=request_id)
 
     async def claim_some(
         self,
@@ -112,7 +110,7 @@ class Queue:
         """Let the leases of these claims run out."""
         await self.pool.execute(
             "UPDATE work_queue SET lease_expires_at = now() - interval '1 second'"
-            " WHERE claim_id = ANY ($1)",
+            " WHERE status = 'CLAIMED' AND claim_id = ANY ($1)",
             [each.claim_id for each in claims],
         )
 

@@ -19,7 +19,7 @@ from brokkr.agent.heartbeat import Heart
 from brokkr.agent.intake import Intake
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.config import KubeConfig
-from brokkr.agent.kube.errors import KubeNotFound, KubeUnavailable
+from brokkr.agent.kube.errors import KubeKindUnknown, KubeUnavailable
 from brokkr.agent.kube.informer import Informer
 from brokkr.agent.kube.resources import BUILD_RUNS, BUILDS, NAMESPACES, WORKS, Resource
 from brokkr.agent.reporting import Reporting
@@ -195,7 +195,7 @@ async def _check_cluster(kube: KubeClient, namespace: str) -> None:
     ):
         try:
             await kube.list(resource, namespace)
-        except KubeNotFound as error:
+        except KubeKindUnknown as error:
             raise ClusterNotReady(
                 f"the cluster does not know {resource.plural}.{resource.group}: {cure}"
             ) from error

@@ -108,12 +108,9 @@ class Intake:
 
     def _active(self) -> int:
         """Count what takes up a slot: unfinished resources, and claims without one yet."""
-        unfinished = {
-            name
-            for name, resource in self._caches.works.cache.items()
-            if not _is_finished(resource)
-        }
-        return len(unfinished | {each.name for each in self._held if each.unwritten})
+        works = self._caches.works.cache
+        unfinished = {name for name, resource in works.items() if not _is_finished(resource)}
+        return len(unfinished | {held.name for held in self._held if held.name not in works})
 
     async def _write_resources(self) -> None:
         while True:

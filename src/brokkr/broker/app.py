@@ -9,6 +9,7 @@ import logging
 import resource
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
@@ -196,15 +197,24 @@ def _configure_logging(settings: BrokerSettings) -> None:
         if settings.log_format == "json"
         else structlog.dev.ConsoleRenderer()
     )
+    prepare: list[structlog.typing.Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso"),
+    ]
+    if settings.log_format == "json":
+        prepare.append(structlog.processors.format_exc_info)
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
+        processors=[*prepare, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+    # What libraries log, the server's tracebacks above all, takes the same way.
+    handler = logging.StreamHandler()
+    strip = structlog.stdlib.ProcessorFormatter.remove_processors_meta
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(processors=[strip, renderer], foreign_pre_chain=prepare)
+    )
+    logging.basicConfig(handlers=[handler], level=logging.WARNING)
 
 
 def _raise_file_limit() -> None:

@@ -18,7 +18,7 @@ class Metrics:
         )
         self.finished = Counter(
             "brokkr_broker_finished_work",
-            "Works that this broker moved to the execution log.",
+            "Works that ended, as told to this broker; a completion sent again counts again.",
             ["outcome"],
             registry=self.registry,
         )

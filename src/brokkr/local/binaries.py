@@ -52,6 +52,7 @@ _CONTROLLER_MANAGER: Final = "kube-controller-manager"
 _COMPILER: Final = frozenset({"dpkg-source", "gcc", "go", "jq", "make", "rsync"})
 _SCRIPT: Final = Path(__file__).with_name("compile_kubernetes.sh")
 _USUALLY: Final = "about 5 minutes on 2 cores, once"
+_INTERPRETER: Final = b"/ld-linux"
 _SIGN_OF_LIFE: Final = timedelta(seconds=30)
 _LOCK_POLL_SECONDS: Final = 0.5
 
@@ -121,7 +122,10 @@ def cache_folder() -> Path:
 def _find(program: str) -> Path | None:
     folders = (os.environ.get("KUBEBUILDER_ASSETS"), os.environ.get("PATH"), str(cache_folder()))
     found = shutil.which(program, path=os.pathsep.join(filter(None, folders)))
-    return Path(found) if found else None
+    # An image with nothing else in it cannot run a busybox that wants a libc.
+    if found is None or (program == "busybox" and _INTERPRETER in Path(found).read_bytes()):
+        return None
+    return Path(found)
 
 
 def _found(program: str) -> Path:

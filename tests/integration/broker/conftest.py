@@ -1,7 +1,7 @@
 import pytest
-from support.queue import Queue
 
 from brokkr.broker.db.pool import Pool
+from support.queue import Queue
 
 
 @pytest.fixture

@@ -202,13 +202,21 @@ def processes_naming(text: str) -> list[str]:
 
 
 async def until_running(text: str) -> None:
-    while not processes_naming(text):
+    while not processes_naming(text):  # noqa: ASYNC110  # the kernel sets no events
         await asyncio.sleep(0.02)
 
 
 async def until_gone(text: str) -> None:
-    while processes_naming(text):
+    while processes_naming(text):  # noqa: ASYNC110  # the kernel sets no events
         await asyncio.sleep(0.02)
+
+
+def leftovers(folder: Path) -> list[Path]:
+    return list((folder / "builds").iterdir())
+
+
+def log_of(run: Json) -> str:
+    return Path(run["metadata"]["annotations"]["local.brokkr.io/log"]).read_text()
 
 
 @pytest.fixture
@@ -262,11 +270,9 @@ async def test_the_reported_digest_and_size_are_those_of_the_image_in_the_regist
 async def test_the_log_is_where_the_annotation_says_and_says_what_it_is(lab: Lab) -> None:
     run = (await lab.build(lab.spec()))[-1]
 
-    annotations = run["metadata"]["annotations"]
-    log = Path(annotations["local.brokkr.io/log"]).read_text()
-    assert "a stand-in for Shipwright" in annotations["local.brokkr.io/stand-in"]
-    assert "a stand-in for Shipwright" in log
-    assert "STEP 1/" in log
+    assert "a stand-in for Shipwright" in run["metadata"]["annotations"]["local.brokkr.io/stand-in"]
+    assert "a stand-in for Shipwright" in log_of(run)
+    assert "STEP 1/" in log_of(run)
 
 
 async def test_without_a_revision_the_branch_is_told(lab: Lab) -> None:
@@ -422,10 +428,7 @@ async def test_the_right_secrets_open_private_git_and_a_private_registry(
     run = (await lab.build(spec))[-1]
 
     assert condition(run) == ("True", "Succeeded")
-    assert (
-        RIGHT.password
-        not in Path(run["metadata"]["annotations"]["local.brokkr.io/log"]).read_text()
-    )
+    assert RIGHT.password not in log_of(run)
 
 
 @pytest.mark.parametrize("credentials", [WRONG, None])
@@ -702,7 +705,7 @@ async def test_a_runner_takes_its_builds_along_and_the_next_one_says_so(
 
     assert conditions(seen)[-2:] == [("Unknown", "Running"), ("False", "TaskRunIsMissing")]
     assert shape(seen[-1]["status"]) == shape(recorded("taskrun-deleted")["status"])
-    assert not Path(work).exists()
+    assert leftovers(folder) == []
 
 
 async def test_a_build_that_had_not_begun_is_taken_up_by_the_next_runner(
@@ -717,12 +720,19 @@ async def test_a_build_that_had_not_begun_is_taken_up_by_the_next_runner(
     await bench.kube.delete(BUILDS, bench.namespace, "it")
     await bench.create(BUILDS, "it", spec=bench.spec())
 
-    async with bench.following(BUILD_RUNS, waiting["metadata"]["name"]) as events:
-        async with working(BuildRunner(bench.kube, tmp_path, namespace=bench.namespace)):
-            seen = [one async for one in until(events, lambda one: condition(one)[0] in ENDS)]
+    async with (
+        bench.following(BUILD_RUNS, waiting["metadata"]["name"]) as events,
+        working(BuildRunner(bench.kube, tmp_path, namespace=bench.namespace)),
+    ):
+        seen = [one async for one in until(events, lambda one: condition(one)[0] in ENDS)]
 
     assert condition(seen[-1]) == ("True", "Succeeded")
     assert seen[-1]["status"]["executor"] == waiting["status"]["executor"]
+
+
+async def until_created(lab: Lab) -> None:
+    while await lab.kube.find(BUILD_RUNS, lab.namespace, "it") is None:
+        pass
 
 
 async def until_pending(lab: Lab, *names: str) -> Json:
@@ -758,9 +768,9 @@ async def test_one_runner_serves_all_namespaces(bench: Lab, tmp_path: Path) -> N
         await bench.kube.create(NAMESPACES, None, manifest)
         labs.append(Lab(bench.kube, other, bench.git, bench.images))
     following = [asyncio.create_task(one.run(build={"name": "gone"})) for one in labs]
-    for one in labs:
-        while await one.kube.find(BUILD_RUNS, one.namespace, "it") is None:
-            await asyncio.sleep(0)
+    # All must be there before the runner is, for it to find them in one list.
+    created = [asyncio.create_task(until_created(one)) for one in labs]
+    await asyncio.gather(*created)
 
     async with working(BuildRunner(bench.kube, tmp_path)):
         ends = [(await one)[-1] for one in following]

@@ -74,7 +74,7 @@ async def test_where_kubernetes_cannot_be_compiled_the_error_names_the_variable(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere = {"ID": "fedora", "VERSION_ID": "42", "PRETTY_NAME": "Fedora Linux 42"}
-    monkeypatch.setattr(binaries.platform, "freedesktop_os_release", lambda: elsewhere)
+    monkeypatch.setattr("platform.freedesktop_os_release", lambda: elsewhere)
 
     with pytest.raises(ProgramsMissing, match=r"this is Fedora Linux 42\..*KUBEBUILDER_ASSETS"):
         await kubernetes_programs(say_nothing)

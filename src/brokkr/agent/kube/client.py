@@ -10,7 +10,7 @@ the network could cause.
 
 import json
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from http import HTTPStatus
@@ -197,7 +197,7 @@ class KubeClient:
         label_selector: str | None = None,
         length: timedelta = timedelta(minutes=5),
         silence: timedelta = timedelta(seconds=90),
-    ) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+    ) -> AsyncGenerator[tuple[str, dict[str, Any]], None]:
         """
         Yield each change after a resource version: ADDED, MODIFIED, DELETED or BOOKMARK.
 

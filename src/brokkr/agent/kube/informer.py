@@ -67,7 +67,7 @@ class Informer:
     Args:
         on_event: Called after each change of the cache, with ADDED, MODIFIED or DELETED
             and the object.  It must be quick and must not raise.
-        keep: Makes of an object what is worth caching.
+        keep: Makes of an object what is worth caching; name, uid and resource version are.
 
     Attributes:
         resource: The kind.

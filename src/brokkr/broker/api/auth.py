@@ -52,7 +52,7 @@ async def authenticate(request: Request) -> Caller:
     return caller
 
 
-def _caller(request: Request) -> Caller:
+async def _caller(request: Request) -> Caller:
     caller: Caller = request.state.caller
     return caller
 
@@ -60,13 +60,13 @@ def _caller(request: Request) -> Caller:
 AnyCaller = Annotated[Caller, Depends(_caller)]
 
 
-def _admin(caller: AnyCaller) -> Caller:
+async def _admin(caller: AnyCaller) -> Caller:
     if caller.role is not Role.ADMIN:
         raise NotPermitted(f"this needs an admin's key, not one of role {caller.role}")
     return caller
 
 
-def calling_agent(caller: AnyCaller) -> CallingAgent:
+def calling_agent(caller: Caller) -> CallingAgent:
     """
     Return the agent that calls.
 
@@ -78,5 +78,9 @@ def calling_agent(caller: AnyCaller) -> CallingAgent:
     return CallingAgent(caller.agent_id, caller.agent_name)
 
 
+async def _agent(caller: AnyCaller) -> CallingAgent:
+    return calling_agent(caller)
+
+
 AnAdmin = Annotated[Caller, Depends(_admin)]
-AnAgent = Annotated[CallingAgent, Depends(calling_agent)]
+AnAgent = Annotated[CallingAgent, Depends(_agent)]

@@ -8,6 +8,7 @@ from fastapi.security import HTTPBearer
 
 from brokkr.broker.api import agents, docs, health, work
 from brokkr.broker.api.door import Door
+from brokkr.wire.problem import MEDIA_TYPE
 
 _WORK: list[tuple[str, str, Callable[..., Any], int]] = [
     ("POST", "/work", work.submit_work, 201),
@@ -37,14 +38,55 @@ _OPEN: list[tuple[str, str, Callable[..., Any]]] = [
 ]
 
 
+_PROBLEM: dict[str, Any] = {
+    "description": "A problem document (RFC 9457); `code` says which problem.",
+    "content": {
+        MEDIA_TYPE: {
+            "schema": {
+                "type": "object",
+                "required": ["type", "title", "status", "code", "detail"],
+                "properties": {
+                    "type": {"type": "string"},
+                    "title": {"type": "string"},
+                    "status": {"type": "integer"},
+                    "code": {"type": "string"},
+                    "detail": {"type": "string"},
+                    "field": {"type": "string"},
+                },
+            }
+        }
+    },
+}
+_YAML_TOO = {
+    "requestBody": {
+        "content": {
+            "application/yaml": {"schema": {"$ref": "#/components/schemas/SubmitWork"}},
+        }
+    }
+}
+
+
 def add_routes(app: FastAPI) -> None:
     """Add all routes; those of the API stand behind the door, whatever they do."""
     # The bearer scheme is for the documentation: the door has looked at the key before.
     bearer = Depends(HTTPBearer(auto_error=False, scheme_name="API key"))
-    api = APIRouter(prefix="/api/v1", route_class=Door, dependencies=[bearer])
+    api = APIRouter(
+        prefix="/api/v1",
+        route_class=Door,
+        dependencies=[bearer],
+        responses={"4XX": _PROBLEM, "5XX": _PROBLEM},
+    )
     for tag, routes in (("work", _WORK), ("agents", _AGENTS)):
         for method, path, handler, status in routes:
-            api.add_api_route(path, handler, methods=[method], status_code=status, tags=[tag])
+            extra = _YAML_TOO if handler is work.submit_work else None
+            api.add_api_route(
+                path,
+                handler,
+                methods=[method],
+                status_code=status,
+                tags=[tag],
+                openapi_extra=extra,
+            )
     app.include_router(api)
     for method, path, handler in _OPEN:
         app.add_api_route(path, handler, methods=[method], include_in_schema=False)

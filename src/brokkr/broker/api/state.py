@@ -33,4 +33,8 @@ def broker_of(request: Request) -> Broker:
     return broker
 
 
-TheBroker = Annotated[Broker, Depends(broker_of)]
+async def _the_broker(request: Request) -> Broker:
+    return broker_of(request)  # a coroutine, or the framework would use a thread for it
+
+
+TheBroker = Annotated[Broker, Depends(_the_broker)]

@@ -64,7 +64,7 @@ async def open_pool(url: str, *, size: int = 10) -> AsyncIterator[Pool]:
     try:
         yield pool
     finally:
-        pool.terminate()
+        pool.terminate()  # whoever used it has ended before
 
 
 @asynccontextmanager

@@ -5,6 +5,8 @@ import asyncio
 import signal
 from pathlib import Path
 
+import structlog
+
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.config import KubeConfig
 from brokkr.local.build_runner.runner import BuildRunner, FolderInUse
@@ -12,6 +14,12 @@ from brokkr.local.build_runner.runner import BuildRunner, FolderInUse
 
 async def _serve(arguments: argparse.Namespace) -> None:
     """Run until SIGTERM or Ctrl-C."""
+    # The default one prints the variables of each frame, which may hold a Secret's data.
+    renderer = structlog.dev.ConsoleRenderer(
+        colors=False, exception_formatter=structlog.dev.plain_traceback
+    )
+    stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
+    structlog.configure(processors=[structlog.processors.add_log_level, stamp, renderer])
     this = asyncio.current_task()
     assert this is not None
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -5,8 +5,7 @@ Reads all that a BuildRun refers to from the API server and either rejects it, w
 reasons that Shipwright gives and in its order, or makes a job of it.  Writes nothing.
 """
 
-from base64 import b64decode
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 
 from brokkr.agent.kube.client import KubeClient
@@ -14,7 +13,6 @@ from brokkr.agent.kube.resources import (
     BUILD_STRATEGIES,
     BUILDS,
     CLUSTER_BUILD_STRATEGIES,
-    CONFIG_MAPS,
     SECRETS,
     SERVICE_ACCOUNTS,
 )
@@ -25,6 +23,7 @@ from brokkr.local.build_runner.parameters import (
     merge_by_name,
     value_of,
 )
+from brokkr.local.build_runner.references import AcceptedBuild, References, Rejected
 from brokkr.local.build_runner.registration import (
     Registration,
     problem_with_env,
@@ -51,28 +50,6 @@ _IGNORED = (
     *("stepResources", "trigger"),
 )
 _IGNORED_OUTPUT = ("timestamp", "vulnerabilityScan", "platforms")
-
-
-@dataclass
-class Rejected(Exception):
-    """
-    The BuildRun ends without a build.
-
-    Attributes:
-        build: The Build that was accepted before something else was not.
-    """
-
-    reason: str
-    message: str
-    build: "AcceptedBuild | None" = None
-
-
-@dataclass(frozen=True)
-class AcceptedBuild:
-    """The Build that a BuildRun runs, and the labels that tell which one it was."""
-
-    spec: Manifest
-    labels: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -184,7 +161,7 @@ async def _admit(kube: KubeClient, run: Manifest, build: AcceptedBuild) -> Admit
     timeout = spec.get("timeout") or build.spec.get("timeout")
     return Admitted(
         build,
-        await _Reader(kube, namespace).job(build.spec, spec, strategy, values),
+        await _make_job(References(kube, namespace), build.spec, spec, strategy, values),
         (parse_duration(timeout) or None) if timeout else _DEFAULT_TIMEOUT,
     )
 
@@ -216,101 +193,45 @@ async def _find_strategy(kube: KubeClient, namespace: str, spec: Manifest) -> Ma
             return None
 
 
-@dataclass(frozen=True)
-class _Reader:
-    """Reads what a job needs from Secrets and ConfigMaps of one namespace."""
+async def _make_job(
+    references: References,
+    build: Manifest,
+    run: Manifest,
+    strategy: Manifest,
+    values: list[Manifest],
+) -> BuildJob:
+    """
+    Merge what Build and BuildRun say.
 
-    kube: KubeClient
-    namespace: str
-
-    async def job(
-        self, build: Manifest, run: Manifest, strategy: Manifest, values: list[Manifest]
-    ) -> BuildJob:
-        """
-        Merge what Build and BuildRun say.
-
-        Raises:
-            Rejected: A Secret, a ConfigMap or a key in one is missing.
-        """
-        git, output = build["source"]["git"], {**build["output"], **run.get("output", {})}
-        merged = {
-            key: {**build["output"].get(key, {}), **output.get(key, {})}
-            for key in ("labels", "annotations")
-        }
-        env = merge_by_name(build.get("env") or [], run.get("env") or [])
-        dockerfile = value_of(strategy, values, "dockerfile") or [{"value": "Dockerfile"}]
-        return BuildJob(
-            url=git["url"],
-            revision=git.get("revision") or None,
-            depth=git.get("depth", 1),
-            context_dir=build["source"].get("contextDir") or ".",
-            dockerfile=await self.item(dockerfile[0]),
-            build_args=tuple(
-                [await self.item(one) for one in value_of(strategy, values, "build-args")]
-            ),
-            image=output["image"],
-            insecure=output.get("insecure", False),
-            labels=merged["labels"],
-            annotations=merged["annotations"],
-            env={variable["name"]: await self.variable(variable) for variable in env},
-            clone_secret=await self.secret(git.get("cloneSecret")),
-            # The Build's: Shipwright mounts no other one where it pushes.
-            push_secret=await self.secret(build["output"].get("pushSecret")),
-            unsupported=(
-                *(field for field in _IGNORED if build.get(field) or run.get(field)),
-                *(f"output.{field}" for field in _IGNORED_OUTPUT if output.get(field)),
-            ),
-        )
-
-    async def secret(self, name: str | None) -> dict[str, bytes] | None:
-        """Read a Secret that a step would have mounted."""
-        if not name:
-            return None
-        secret = await self.kube.find(SECRETS, self.namespace, name)
-        if secret is None:
-            raise Rejected("VolumeDoesNotExist", f'secrets "{name}" not found')
-        return {key: b64decode(value) for key, value in (secret.get("data") or {}).items()}
-
-    async def item(self, item: Manifest) -> str:
-        """Read a parameter's value, given as it is or by reference."""
-        if "secretValue" in item:
-            reference, placeholder = item["secretValue"], "${SECRET_VALUE}"
-            value = await self.secret_key(reference)
-        elif "configMapValue" in item:
-            reference, placeholder = item["configMapValue"], "${CONFIGMAP_VALUE}"
-            value = await self.config_map_key(reference)
-        else:
-            return str(item["value"])
-        return str(reference.get("format") or placeholder).replace(placeholder, value)
-
-    async def variable(self, variable: Manifest) -> str:
-        """Read an environment variable's value, given as it is or by reference."""
-        source = variable.get("valueFrom")
-        if source is None:
-            return str(variable["value"])
-        if "secretKeyRef" in source:
-            return await self.secret_key(source["secretKeyRef"])
-        if "configMapKeyRef" in source:
-            return await self.config_map_key(source["configMapKeyRef"])
-        raise Rejected(
-            "TaskRunGenerationFailed",
-            f"the local build runner cannot set {variable['name']} from {', '.join(source)}",
-        )
-
-    async def secret_key(self, reference: Manifest) -> str:
-        """Read one key of a Secret."""
-        name, key = reference["name"], reference["key"]
-        secret = await self.kube.find(SECRETS, self.namespace, name)
-        data = {} if secret is None else secret.get("data") or {}
-        if key not in data:
-            raise Rejected("CreateContainerConfigError", f'secret "{name}" has no key {key}')
-        return b64decode(data[key]).decode()
-
-    async def config_map_key(self, reference: Manifest) -> str:
-        """Read one key of a ConfigMap."""
-        name, key = reference["name"], reference["key"]
-        config_map = await self.kube.find(CONFIG_MAPS, self.namespace, name)
-        data = {} if config_map is None else config_map.get("data") or {}
-        if key not in data:
-            raise Rejected("CreateContainerConfigError", f'configmap "{name}" has no key {key}')
-        return str(data[key])
+    Raises:
+        Rejected: A Secret, a ConfigMap or a key in one is missing.
+    """
+    git, output = build["source"]["git"], {**build["output"], **run.get("output", {})}
+    merged = {
+        key: {**build["output"].get(key, {}), **output.get(key, {})}
+        for key in ("labels", "annotations")
+    }
+    env = merge_by_name(build.get("env") or [], run.get("env") or [])
+    dockerfile = value_of(strategy, values, "dockerfile") or [{"value": "Dockerfile"}]
+    return BuildJob(
+        url=git["url"],
+        revision=git.get("revision") or None,
+        depth=git.get("depth", 1),
+        context_dir=build["source"].get("contextDir") or ".",
+        dockerfile=await references.item(dockerfile[0]),
+        build_args=tuple(
+            [await references.item(one) for one in value_of(strategy, values, "build-args")]
+        ),
+        image=output["image"],
+        insecure=output.get("insecure", False),
+        labels=merged["labels"],
+        annotations=merged["annotations"],
+        env={variable["name"]: await references.variable(variable) for variable in env},
+        clone_secret=await references.secret(git.get("cloneSecret")),
+        # The Build's: Shipwright mounts no other one where it pushes.
+        push_secret=await references.secret(build["output"].get("pushSecret")),
+        unsupported=(
+            *(field for field in _IGNORED if build.get(field) or run.get(field)),
+            *(f"output.{field}" for field in _IGNORED_OUTPUT if output.get(field)),
+        ),
+    )

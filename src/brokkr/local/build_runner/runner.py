@@ -3,8 +3,8 @@ Watch Builds and BuildRuns, and see to it that each gets the status it deserves.
 
 Level-triggered: an event only says which object to look at; what is done follows from the
 object as it is then.  One loop looks at one object at a time; the builds themselves run
-beside it.  The checks are in :mod:`.admission`, the work in :mod:`.steps`, the words in
-:mod:`.status`.
+beside it.  The checks are in :mod:`.admission`, the builds in :mod:`.executions`, the words
+in :mod:`.status`.
 """
 
 # Note [A lost build is not run again]
@@ -23,13 +23,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import structlog
 import yaml
 
 from brokkr.agent.kube.client import KubeClient
-from brokkr.agent.kube.errors import KubeConflict, KubeError, KubeNotFound, KubeUnavailable
+from brokkr.agent.kube.errors import KubeError
 from brokkr.agent.kube.informer import Informer
 from brokkr.agent.kube.resources import (
     BUILD_RUNS,
@@ -39,10 +39,12 @@ from brokkr.agent.kube.resources import (
     Resource,
 )
 from brokkr.local.build_runner import status as statuses
-from brokkr.local.build_runner.admission import Admitted, Rejected, admit, check_build
-from brokkr.local.build_runner.job import Commit, StepFailed
+from brokkr.local.build_runner.admission import admit, check_build
+from brokkr.local.build_runner.executions import Executions
+from brokkr.local.build_runner.recorder import RETRY_DELAY, Key, Recorder
+from brokkr.local.build_runner.references import Rejected
 from brokkr.local.build_runner.registration import secrets_of
-from brokkr.local.build_runner.steps import remove, run_steps
+from brokkr.local.build_runner.steps import remove
 from brokkr.work.durations import parse_duration
 from brokkr.work.model import Manifest
 
@@ -51,8 +53,6 @@ log = structlog.get_logger(__name__)
 STAND_IN_ANNOTATION = "local.brokkr.io/stand-in"
 LOG_ANNOTATION = "local.brokkr.io/log"
 _STAND_IN = "handled by Brokkr's local build runner, a stand-in for Shipwright"
-
-_RETRY_DELAY = timedelta(seconds=1)
 
 # As Kubernetes makes generated names.
 _SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
@@ -66,12 +66,6 @@ class FolderInUse(Exception):
         super().__init__(f"another local build runner works in {folder}")
 
 
-class _Key(NamedTuple):
-    resource: Resource
-    namespace: str
-    name: str
-
-
 @dataclass(frozen=True)
 class _Checked:
     """The revision of a Build that was checked, and what it refers to."""
@@ -79,12 +73,6 @@ class _Checked:
     uid: str
     generation: int
     secrets: frozenset[str]
-
-
-@dataclass(frozen=True)
-class _Execution:
-    uid: str
-    task: asyncio.Task[None]
 
 
 class BuildRunner:
@@ -102,13 +90,13 @@ class BuildRunner:
         self, kube: KubeClient, folder: Path, *, namespace: str | None = None, concurrency: int = 2
     ) -> None:
         self._kube = kube
-        self._folder = folder
+        self._recorder = Recorder(kube)
+        self._folder = folder.absolute()
         self._namespace = namespace
-        self._slots = asyncio.Semaphore(concurrency)
-        self._due: asyncio.Queue[_Key] = asyncio.Queue()
-        self._waiting: set[_Key] = set()
-        self._checked: dict[_Key, _Checked] = {}
-        self._executions: dict[_Key, _Execution] = {}
+        self._concurrency = concurrency
+        self._due: asyncio.Queue[Key] = asyncio.Queue()
+        self._waiting: set[Key] = set()
+        self._checked: dict[Key, _Checked] = {}
 
     async def run(self) -> None:
         """
@@ -118,8 +106,19 @@ class BuildRunner:
             FolderInUse: There is another runner in this folder.
             KubeError: The strategy cannot be offered: no API server, or no such kind.
         """
-        async with self._own_folder(), asyncio.TaskGroup() as tasks:
+        async with self._own_folder() as builds:
             await self._kube.apply(CLUSTER_BUILD_STRATEGIES, None, _strategy())
+            await self._work(builds)
+
+    async def _work(self, builds: Path) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            executions = Executions(
+                self._recorder,
+                builds,
+                concurrency=self._concurrency,
+                tasks=tasks,
+                on_end=self._look_at,
+            )
             for resource, on_event in (
                 (BUILDS, self._on_event(BUILDS)),
                 (BUILD_RUNS, self._on_event(BUILD_RUNS)),
@@ -133,10 +132,10 @@ class BuildRunner:
             while True:
                 key = await self._due.get()
                 self._waiting.discard(key)
-                await self._reconcile(key, tasks)
+                await self._reconcile(key, executions)
 
     @asynccontextmanager
-    async def _own_folder(self) -> AsyncIterator[None]:
+    async def _own_folder(self) -> AsyncIterator[Path]:
         """Keep other runners out, and remove what a predecessor left."""
         builds = self._folder / "builds"
         builds.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -146,7 +145,7 @@ class BuildRunner:
             except BlockingIOError:
                 raise FolderInUse(self._folder) from None
             await remove(*builds.iterdir())
-            yield
+            yield builds
 
     def _on_event(self, resource: Resource) -> Callable[[str, dict[str, Any]], None]:
         def on_event(_kind: str, manifest: dict[str, Any]) -> None:
@@ -162,29 +161,29 @@ class BuildRunner:
                 del self._checked[key]
                 self._look_at(key)
 
-    def _look_at(self, key: _Key) -> None:
+    def _look_at(self, key: Key) -> None:
         if key not in self._waiting:
             self._waiting.add(key)
             self._due.put_nowait(key)
 
-    def _look_later(self, key: _Key, delay: timedelta) -> None:
+    def _look_later(self, key: Key, delay: timedelta) -> None:
         asyncio.get_running_loop().call_later(delay.total_seconds(), self._look_at, key)
 
-    async def _reconcile(self, key: _Key, tasks: asyncio.TaskGroup) -> None:
+    async def _reconcile(self, key: Key, executions: Executions) -> None:
         try:
             manifest = await self._kube.find(key.resource, key.namespace, key.name)
             if key.resource is BUILDS:
                 await self._reconcile_build(key, manifest)
             else:
-                await self._reconcile_run(key, manifest, tasks)
+                await self._reconcile_run(key, manifest, executions)
         except KubeError as error:
             log.warning("look failed", object=f"{key.namespace}/{key.name}", error=str(error))
-            self._look_later(key, _RETRY_DELAY)
+            self._look_later(key, RETRY_DELAY)
         except Exception:
             # One object that makes no sense must not stop the others.
             log.exception("look gave up", object=f"{key.namespace}/{key.name}")
 
-    async def _reconcile_build(self, key: _Key, build: Manifest | None) -> None:
+    async def _reconcile_build(self, key: Key, build: Manifest | None) -> None:
         """Check a Build once per revision of its spec, and when a Secret it names changes."""
         if build is None:
             self._checked.pop(key, None)
@@ -195,17 +194,15 @@ class BuildRunner:
             return
         status = (await check_build(self._kube, build)).status()
         if build.get("status") != status:
-            current = await self._annotate(key, {STAND_IN_ANNOTATION: _STAND_IN})
+            current = await self._recorder.annotate(key, {STAND_IN_ANNOTATION: _STAND_IN})
             await self._kube.replace_status(BUILDS, key.namespace, {**current, "status": status})
             log.info("build checked", build=f"{key.namespace}/{key.name}", reason=status["reason"])
         self._checked[key] = checked
 
-    async def _reconcile_run(
-        self, key: _Key, run: Manifest | None, tasks: asyncio.TaskGroup
-    ) -> None:
-        execution = self._executions.get(key)
+    async def _reconcile_run(self, key: Key, run: Manifest | None, executions: Executions) -> None:
+        execution = executions.find(key)
         if execution is not None and (run is None or run["metadata"]["uid"] != execution.uid):
-            await _stop(execution)
+            await executions.stop(key)
             execution = None
         if run is None:
             return
@@ -213,17 +210,17 @@ class BuildRunner:
             await self._retain(key, run)
         elif execution is not None:
             if statuses.is_cancel_requested(run):
-                await self._record(key, run, statuses.request_cancel)
-                await _stop(execution)
-                await self._record(key, run, statuses.cancel)
+                await self._recorder.record(key, run, statuses.request_cancel)
+                await executions.stop(key)
+                await self._recorder.record(key, run, statuses.cancel)
         elif statuses.find_reason(run) in {None, statuses.PENDING}:
-            await self._start(key, run, tasks)
+            await self._start(key, run, executions)
         elif statuses.find_reason(run) == statuses.CANCELED:
-            await self._record(key, run, statuses.cancel)
+            await self._recorder.record(key, run, statuses.cancel)
         else:
-            await self._record(key, run, statuses.lose)
+            await self._recorder.record(key, run, statuses.lose)
 
-    async def _start(self, key: _Key, run: Manifest, tasks: asyncio.TaskGroup) -> None:
+    async def _start(self, key: Key, run: Manifest, executions: Executions) -> None:
         """Reject a BuildRun, or begin to run it."""
         await self._check_build_of(run)
         note = {STAND_IN_ANNOTATION: _STAND_IN}
@@ -231,8 +228,8 @@ class BuildRunner:
             admitted = await admit(self._kube, run)
         except Rejected as rejected:
             build = rejected.build
-            await self._annotate(key, note, build.labels if build else {})
-            await self._record(
+            await self._recorder.annotate(key, note, build.labels if build else {})
+            await self._recorder.record(
                 key,
                 run,
                 statuses.reject,
@@ -242,105 +239,24 @@ class BuildRunner:
             )
             log.info("build rejected", build_run=key.name, reason=rejected.reason)
             return
-        executor = f"{key.name[:_MAX_PREFIX]}-{_random_suffix()}"
+        executor = run.get("status", {}).get("taskRunName") or _make_name(key.name)
         log_file = self._folder / "logs" / key.namespace / f"{executor}.log"
         note[LOG_ANNOTATION] = str(log_file)
-        await self._annotate(key, note, admitted.build.labels)
-        accepted = await self._record(
+        await self._recorder.annotate(key, note, admitted.build.labels)
+        accepted = await self._recorder.record(
             key, run, statuses.accept, build_spec=admitted.build.spec, executor=executor
         )
         if accepted is not None:
-            task = tasks.create_task(self._execute(key, accepted, admitted, log_file))
-            self._executions[key] = _Execution(run["metadata"]["uid"], task)
+            executions.begin(key, accepted, admitted, log_file=log_file)
 
     async def _check_build_of(self, run: Manifest) -> None:
         """Check the Build of this BuildRun now, if that is still to come."""
         name = run["spec"]["build"].get("name")
         if name:
-            key = _Key(BUILDS, run["metadata"]["namespace"], name)
+            key = Key(BUILDS, run["metadata"]["namespace"], name)
             await self._reconcile_build(key, await self._kube.find(BUILDS, key.namespace, name))
 
-    async def _execute(self, key: _Key, run: Manifest, admitted: Admitted, log_file: Path) -> None:
-        """Run one build to its end and record that."""
-        try:
-            await self._run_to_its_end(key, run, admitted, log_file)
-        except (KubeError, OSError):
-            log.exception("build lost", build_run=key.name)
-        finally:
-            del self._executions[key]
-            self._look_at(key)
-
-    async def _run_to_its_end(
-        self, key: _Key, run: Manifest, admitted: Admitted, log_file: Path
-    ) -> None:
-        commit: Commit | None = None
-
-        def on_commit(found: Commit) -> None:
-            nonlocal commit
-            commit = found
-
-        deadline = None
-        if admitted.timeout is not None:
-            started_at = datetime.fromisoformat(run["status"]["startTime"])
-            left = started_at + admitted.timeout - datetime.now(UTC)
-            deadline = max(0.0, left.total_seconds())
-        try:
-            async with asyncio.timeout(deadline), self._slots:
-                await self._record(key, run, statuses.start)
-                image = await run_steps(
-                    admitted.job,
-                    folder=self._folder / "builds" / run["metadata"]["uid"],
-                    log=log_file,
-                    on_commit=on_commit,
-                )
-        except TimeoutError:
-            await self._record(key, run, statuses.time_out, timeout=admitted.timeout)
-        except StepFailed as failure:
-            await self._record(
-                key, run, statuses.fail, failure=failure, commit=commit, namespace=key.namespace
-            )
-        else:
-            await self._record(key, run, statuses.succeed, commit=commit, image=image)
-
-    async def _record(
-        self, key: _Key, run: Manifest, change: Callable[..., Manifest], **facts: object
-    ) -> Manifest | None:
-        """
-        Change the status of exactly this BuildRun, unless it has ended; wait out an outage.
-
-        Returns:
-            The BuildRun as it is now; None if it is gone or had ended.
-        """
-        while True:
-            try:
-                now = await self._kube.find(BUILD_RUNS, key.namespace, key.name)
-                if now is None or now["metadata"]["uid"] != run["metadata"]["uid"]:
-                    return None
-                if statuses.is_finished(now):
-                    return None
-                status = change(now.get("status", {}), now=datetime.now(UTC), **facts)
-                changed = {**now, "status": status}
-                recorded = await self._kube.replace_status(BUILD_RUNS, key.namespace, changed)
-            except KubeConflict:
-                continue
-            except KubeNotFound:
-                return None
-            except KubeUnavailable as error:
-                log.warning("status not written", build_run=key.name, error=str(error))
-                await asyncio.sleep(_RETRY_DELAY.total_seconds())
-            else:
-                condition = recorded["status"]["conditions"][0]
-                log.info("status written", build_run=key.name, reason=condition["reason"])
-                return recorded
-
-    async def _annotate(
-        self, key: _Key, annotations: dict[str, str], labels: dict[str, str] | None = None
-    ) -> Manifest:
-        metadata = {"annotations": annotations, "labels": labels or {}}
-        patch = {"metadata": metadata}
-        return await self._kube.merge_patch(key.resource, key.namespace, key.name, patch)
-
-    async def _retain(self, key: _Key, run: Manifest) -> None:
+    async def _retain(self, key: Key, run: Manifest) -> None:
         """Delete a BuildRun that has been kept for as long as it asked to be."""
         status = run["status"]
         succeeded = status["conditions"][0]["status"] == "True"
@@ -358,18 +274,13 @@ class BuildRunner:
             await self._kube.delete(BUILD_RUNS, key.namespace, key.name, uid=uid)
 
 
-async def _stop(execution: _Execution) -> None:
-    execution.task.cancel()
-    await asyncio.wait([execution.task])
-
-
 def _strategy() -> Manifest:
     manifest: Manifest = yaml.safe_load(Path(__file__).with_name("local.yaml").read_text())
     return manifest
 
 
-def _key(resource: Resource, manifest: Manifest) -> _Key:
-    return _Key(resource, manifest["metadata"]["namespace"], manifest["metadata"]["name"])
+def _key(resource: Resource, manifest: Manifest) -> Key:
+    return Key(resource, manifest["metadata"]["namespace"], manifest["metadata"]["name"])
 
 
 def _only_metadata(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -378,5 +289,7 @@ def _only_metadata(manifest: dict[str, Any]) -> dict[str, Any]:
     return {"metadata": {field: manifest["metadata"][field] for field in kept}}
 
 
-def _random_suffix() -> str:
-    return "".join(secrets.choice(_SUFFIX_LETTERS) for _ in range(5))
+def _make_name(prefix: str) -> str:
+    """Make a new name, as the API server does of ``generateName``."""
+    suffix = "".join(secrets.choice(_SUFFIX_LETTERS) for _ in range(5))
+    return f"{prefix[:_MAX_PREFIX]}-{suffix}"

@@ -38,8 +38,7 @@ def timestamp(at: datetime) -> str:
 
 
 def accept(status: Manifest, *, build_spec: Manifest, executor: str, now: datetime) -> Manifest:
-    """Name what will run the build; an executor that is named already stays."""
-    executor = status.get("taskRunName", executor)
+    """Name what will run the build; a start that is recorded already stays."""
     return {
         "startTime": timestamp(now),
         **status,

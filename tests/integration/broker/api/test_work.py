@@ -4,7 +4,6 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from support.factories import a_build_template
 
 from brokkr.wire.bodies import (
     ClaimOne,
@@ -22,6 +21,8 @@ from brokkr.work.errors import (
     WorkNotClaimable,
     WorkNotFound,
 )
+from support.factories import a_build_template
+from support.signals import eventually
 
 from .conftest import Served
 
@@ -51,7 +52,9 @@ async def test_a_work_goes_from_submit_to_the_log(served: Served) -> None:
     running = await served.admin.get_work(submitted.id)
     finished = await client.complete_work(
         submitted.id,
-        CompleteWork(claim_id=claim.claim_id, success=True, retries=1, result={"digest": "sha256:1"}),
+        CompleteWork(
+            claim_id=claim.claim_id, success=True, retries=1, result={"digest": "sha256:1"}
+        ),
     )
 
     assert submitted.status is WorkState.PENDING
@@ -120,11 +123,7 @@ async def test_a_template_may_be_yaml_text_of_several_documents(served: Served) 
         ({"template": "kind: [unclosed"}, "template", "not valid YAML"),
         ({"template": {"apiVersion": "v1", "kind": "Secret"}}, "template.kind", "Secret"),
         (
-            {
-                "target": {
-                    "match_expressions": [{"key": "zone", "operator": "Near", "values": []}]
-                }
-            },
+            {"target": {"match_expressions": [{"key": "zone", "operator": "Near", "values": []}]}},
             "target.match_expressions[0].operator",
             "'In'",
         ),
@@ -156,7 +155,7 @@ async def test_a_refused_template_raises_the_same_class_at_the_client(served: Se
 
 
 async def test_work_is_listed_newest_first_in_pages(served: Served) -> None:
-    agent, client = await served.an_agent(gpu="true")
+    _, client = await served.an_agent(gpu="true")
     ids = [(await served.admin.submit_work(submit())).id for _ in range(5)]
     claim = await client.claim_work(ids[2], ClaimOne())
     await client.complete_work(ids[2], CompleteWork(claim_id=claim.claim_id, success=False))
@@ -279,9 +278,11 @@ async def test_roles_keep_to_their_own(served: Served) -> None:
 
 async def waiting(served: Served, number: int) -> None:
     """Wait until so many long polls are parked."""
-    async with asyncio.timeout(10):
-        while served.broker.dispatcher.waiting != number:
-            await asyncio.sleep(0.005)
+
+    async def is_so() -> bool:
+        return served.broker.dispatcher.waiting == number
+
+    await eventually(is_so)
 
 
 async def test_a_long_poll_is_answered_when_work_comes(served: Served) -> None:

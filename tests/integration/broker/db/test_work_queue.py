@@ -4,11 +4,11 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
-from support.queue import Queue
 
 from brokkr.broker.db.work_queue import ClaimedWork
 from brokkr.wire.bodies import AgentBody, WorkState
 from brokkr.work.errors import ClaimLost, WorkFinished, WorkNotClaimable, WorkNotFound
+from support.queue import Queue
 
 # -- claiming --------------------------------------------------------------------------
 
@@ -303,9 +303,7 @@ async def test_a_claim_id_is_worth_nothing_to_another_agent(queue: Queue, report
 
 
 @pytest.mark.parametrize("report", [_progress, _complete])
-async def test_a_work_is_unknown_to_an_agent_it_was_never_for(
-    queue: Queue, report: Report
-) -> None:
+async def test_a_work_is_unknown_to_an_agent_it_was_never_for(queue: Queue, report: Report) -> None:
     holder, stranger = await queue.an_agent("holder"), await queue.an_agent()
     claim = await queue.claim(await queue.submit({"agents": ["holder"]}), by=holder)
 
@@ -485,9 +483,7 @@ async def test_a_work_ends_as_its_agent_says(
 
 async def test_a_work_that_moves_to_the_log_can_be_read_at_any_moment(queue: Queue) -> None:
     agent = await queue.an_agent()
-    claims = []
-    for _ in range(20):
-        claims.append(await queue.claim(await queue.submit(), by=agent))
+    claims = [await queue.claim(await queue.submit(), by=agent) for _ in range(20)]
 
     for claim in claims:
         _, *seen = await asyncio.gather(

@@ -5,7 +5,7 @@
 CREATE TABLE broker_instance (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     id uuid NOT NULL DEFAULT gen_random_uuid(),
-    swept_at timestamptz NOT NULL DEFAULT now()
+    swept_at timestamptz
 );
 INSERT INTO broker_instance DEFAULT VALUES;
 

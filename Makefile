@@ -1,0 +1,62 @@
+# Everything that a contributor or a newcomer runs.  `make` alone prints this list.
+
+PYTHON ?= python3
+BIN := .venv/bin
+# One installation per state of the lock file: `make` redoes it when that has changed.
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test unit fmt lint types contracts coverage ci lock clean
+
+help: ## Print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(INSTALLED) ## Make .venv with everything in it
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@command -v git >/dev/null || { echo "git is missing: apt-get install -y make git python3-venv"; exit 1; }
+	@echo "setting up .venv (about half a minute)"
+	@$(PYTHON) -m venv .venv || { echo "python3-venv is missing: apt-get install -y make git python3-venv"; exit 1; }
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
+demo: setup ## Build an image from git on this machine, all parts real, and stop everything again
+	@$(BIN)/brokkr local demo examples/hello-image
+
+test: setup ## Run all tests, on real PostgreSQL, kube-apiserver, git, buildah and registry
+	@$(BIN)/brokkr local prepare
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest
+
+unit: setup ## Run the tests that start nothing
+	@$(BIN)/python -m pytest tests/unit tests/architecture
+
+fmt: setup ## Format the code
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix --quiet .
+
+lint: setup ## Look for mistakes of form
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+
+types: setup ## Check the types
+	@$(BIN)/mypy
+
+contracts: setup ## Check who may import whom
+	@$(BIN)/lint-imports
+
+coverage: setup ## Show what the last `make test` did not reach; fail below 80 %
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report --fail-under=80
+
+ci: lint types contracts test coverage ## All that a change has to pass
+
+lock: setup ## Write requirements.lock anew from pyproject.toml
+	@$(BIN)/pip install --quiet uv
+	@$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-header --no-annotate --all-extras \
+		pyproject.toml --output-file requirements.lock
+
+clean: ## Remove what make has made, but no caches
+	@rm -rf .venv .coverage* build dist

@@ -1,0 +1,114 @@
+"""The builds that are running, each an asyncio task: begin, find, stop."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import structlog
+
+from brokkr.agent.kube.errors import KubeError
+from brokkr.local.build_runner import status as statuses
+from brokkr.local.build_runner.admission import Admitted
+from brokkr.local.build_runner.job import Commit, StepFailed
+from brokkr.local.build_runner.recorder import Key, Recorder
+from brokkr.local.build_runner.steps import run_steps
+from brokkr.work.model import Manifest
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Execution:
+    """One running build, or one that waits for its turn; `uid` is its BuildRun's."""
+
+    uid: str
+    task: asyncio.Task[None]
+
+
+class Executions:
+    """
+    What runs at the moment.
+
+    Args:
+        recorder: Is told how each build begins and ends.
+        folder: Where each build has a folder of its own.
+        concurrency: How many builds run at once.
+        tasks: What waits for them, and stops them at the end.
+        on_end: Told that a build is over, however it ended.
+    """
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        folder: Path,
+        *,
+        concurrency: int,
+        tasks: asyncio.TaskGroup,
+        on_end: Callable[[Key], None],
+    ) -> None:
+        self._recorder = recorder
+        self._folder = folder
+        self._slots = asyncio.Semaphore(concurrency)
+        self._tasks = tasks
+        self._on_end = on_end
+        self._running: dict[Key, Execution] = {}
+
+    def find(self, key: Key) -> Execution | None:
+        """Return what runs for this BuildRun, or for a former one of its name."""
+        return self._running.get(key)
+
+    def begin(self, key: Key, run: Manifest, admitted: Admitted, *, log_file: Path) -> None:
+        """Run a build as soon as there is room."""
+        task = self._tasks.create_task(self._execute(key, run, admitted, log_file))
+        self._running[key] = Execution(run["metadata"]["uid"], task)
+
+    async def stop(self, key: Key) -> None:
+        """Stop a build; when this returns, none of its processes is left."""
+        task = self._running[key].task
+        task.cancel()
+        await asyncio.wait([task])
+        self._running.pop(key, None)
+
+    async def _execute(self, key: Key, run: Manifest, admitted: Admitted, log_file: Path) -> None:
+        """Run one build to its end and record that."""
+        try:
+            await self._run_to_its_end(key, run, admitted, log_file)
+        except (KubeError, OSError):
+            log.exception("build lost", build_run=key.name)
+        finally:
+            self._running.pop(key, None)
+            self._on_end(key)
+
+    async def _run_to_its_end(
+        self, key: Key, run: Manifest, admitted: Admitted, log_file: Path
+    ) -> None:
+        commit: Commit | None = None
+
+        def on_commit(found: Commit) -> None:
+            nonlocal commit
+            commit = found
+
+        deadline = None
+        if admitted.timeout is not None:
+            started_at = datetime.fromisoformat(run["status"]["startTime"])
+            left = started_at + admitted.timeout - datetime.now(UTC)
+            deadline = max(0.0, left.total_seconds())
+        try:
+            async with asyncio.timeout(deadline), self._slots:
+                await self._recorder.record(key, run, statuses.start)
+                image = await run_steps(
+                    admitted.job,
+                    folder=self._folder / run["metadata"]["uid"],
+                    log=log_file,
+                    on_commit=on_commit,
+                )
+        except TimeoutError:
+            await self._recorder.record(key, run, statuses.time_out, timeout=admitted.timeout)
+        except StepFailed as failure:
+            await self._recorder.record(
+                key, run, statuses.fail, failure=failure, commit=commit, namespace=key.namespace
+            )
+        else:
+            await self._recorder.record(key, run, statuses.succeed, commit=commit, image=image)

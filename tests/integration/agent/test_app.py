@@ -1,0 +1,364 @@
+"""The whole agent, in this process, between a real broker and a real API server."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+import pytest
+from pydantic import SecretStr
+
+from brokkr.agent.app import ClusterNotReady, run
+from brokkr.agent.kube.client import KubeClient
+from brokkr.agent.kube.resources import BUILD_RUNS, NAMESPACES, WORKS
+from brokkr.agent.settings import AgentSettings, WorkCrdSettings, WorkQueueSettings
+from brokkr.client import BrokerClient
+from brokkr.local.control_plane import ControlPlane
+from brokkr.wire.bodies import (
+    ClaimOne,
+    Heartbeat,
+    RegisterAgent,
+    SubmitWork,
+    TargetBody,
+    WorkBody,
+    WorkState,
+)
+from brokkr.wire.custom_resource import (
+    ANNOTATION_ACKNOWLEDGED,
+    ANNOTATION_CANCEL,
+    LABEL_BROKER,
+    render_claimed,
+    render_spec,
+)
+from brokkr.work.errors import AgentSuperseded, Unauthenticated
+from brokkr.work.model import Claim
+from brokkr.work.names import work_name
+from support.broker import RunningBroker
+from support.factories import a_build_template
+from support.shipwright import (
+    DIGEST,
+    Outcome,
+    PlayedShipwright,
+    evicted_at_first,
+    never,
+    permanent_failure,
+    success,
+)
+from support.signals import eventually
+
+pytestmark = [pytest.mark.kube, pytest.mark.postgres]
+
+
+@dataclass
+class Stage:
+    broker: RunningBroker
+    kube: KubeClient
+    namespace: str
+    settings: AgentSettings
+    agent_id: UUID
+    key: str
+
+    async def submit(self, *, max_retries: int = 2, claim_timeout_seconds: int = 60) -> WorkBody:
+        return await self.broker.admin.submit_work(
+            SubmitWork(
+                work_type="build",
+                template=a_build_template(),
+                target=TargetBody(match_labels={"stage": self.namespace}),
+                max_retries=max_retries,
+                claim_timeout_seconds=claim_timeout_seconds,
+            )
+        )
+
+    async def finished(self, work: WorkBody) -> WorkBody:
+        async def is_finished() -> WorkBody | None:
+            found = await self.broker.admin.get_work(work.id)
+            return found if found.status.is_finished else None
+
+        return await eventually(is_finished)  # type: ignore[return-value]
+
+    async def in_state(self, work: WorkBody, state: WorkState) -> None:
+        async def is_so() -> bool:
+            return (await self.broker.admin.get_work(work.id)).status is state
+
+        await eventually(is_so)
+
+    @asynccontextmanager
+    async def shipwright(self, outcome: Outcome) -> AsyncIterator[PlayedShipwright]:
+        played = PlayedShipwright(self.kube, self.namespace, outcome)
+        task = asyncio.create_task(played.run())
+        yield played
+        task.cancel()
+
+    @asynccontextmanager
+    async def agent(self) -> AsyncIterator[asyncio.Task[None]]:
+        task = asyncio.create_task(run(self.settings))
+        yield task
+        task.cancel()
+        await asyncio.wait([task])
+
+    def as_agent(self) -> BrokerClient:
+        return BrokerClient(self.broker.url, self.key)
+
+
+@pytest.fixture
+async def stage(
+    broker: RunningBroker, control_plane: ControlPlane, kube: KubeClient, namespace: str
+) -> Stage:
+    registered = await broker.admin.register_agent(
+        RegisterAgent(name=namespace, labels={"stage": namespace})
+    )
+    return Stage(
+        broker=broker,
+        kube=kube,
+        namespace=namespace,
+        agent_id=registered.id,
+        key=registered.key,
+        settings=AgentSettings(
+            broker_url=broker.url,
+            key=SecretStr(registered.key),
+            kubeconfig=control_plane.kubeconfig,
+            work_queue=WorkQueueSettings(max_concurrent=2, poll_interval_seconds=1),
+            work_crd=WorkCrdSettings(
+                namespace=namespace,
+                reconcile_interval_seconds=0.5,
+                retry_base_delay_seconds=0.05,
+            ),
+        ),
+    )
+
+
+async def test_a_build_ends_in_the_log_with_its_digest(stage: Stage) -> None:
+    async with stage.shipwright(success), stage.agent():
+        work = await stage.finished(await stage.submit())
+
+    assert work.status is WorkState.SUCCEEDED
+    assert work.result is not None
+    assert work.result["digest"] == DIGEST
+    assert [each["number"] for each in work.result["attempts"]] == [1]
+
+
+async def test_a_retried_build_tells_of_both_attempts(stage: Stage) -> None:
+    async with stage.shipwright(evicted_at_first), stage.agent():
+        work = await stage.finished(await stage.submit())
+
+    assert work.status is WorkState.SUCCEEDED
+    assert work.retries_attempted == 1
+    assert work.result is not None
+    assert [each["reason"] for each in work.result["attempts"]] == ["PodEvicted", "BuildCompleted"]
+
+
+async def test_a_permanent_failure_is_reported_with_its_reason(stage: Stage) -> None:
+    async with stage.shipwright(permanent_failure), stage.agent():
+        work = await stage.finished(await stage.submit())
+
+    assert work.status is WorkState.FAILED
+    assert work.result_message is not None
+    assert "MissingParameterValues" in work.result_message
+
+
+async def test_more_work_than_slots_is_all_done(stage: Stage) -> None:
+    async with stage.shipwright(success) as played, stage.agent():
+        works = [await stage.submit() for _ in range(7)]
+        ends = [await stage.finished(work) for work in works]
+
+    assert {end.status for end in ends} == {WorkState.SUCCEEDED}
+    assert len(played.seen) == 7
+
+
+async def test_no_more_is_claimed_than_there_are_slots(stage: Stage) -> None:
+    async with stage.shipwright(never) as played, stage.agent():
+        for _ in range(4):
+            await stage.submit()
+
+        async def two_run() -> bool:
+            return len(played.seen) == 2
+
+        await eventually(two_run)
+        pending = await stage.broker.admin.list_work(status="PENDING")
+
+    assert len(pending.items) == 2
+
+
+async def test_a_cancel_stops_the_build_and_ends_in_the_log(stage: Stage) -> None:
+    async with stage.shipwright(never) as played, stage.agent():
+        submitted = await stage.submit(claim_timeout_seconds=3)
+
+        async def runs() -> bool:
+            return bool(played.seen)
+
+        await eventually(runs)
+        await stage.broker.admin.cancel_work(submitted.id)
+        work = await stage.finished(submitted)
+
+    name = work_name(work.id, round=1)
+    run_object = await stage.kube.get(BUILD_RUNS, stage.namespace, f"{name}-a1")
+    assert work.status is WorkState.CANCELLED
+    assert run_object["spec"]["state"] == "BuildRunCanceled"
+
+
+async def test_long_work_keeps_its_claim_though_the_lease_is_short(stage: Stage) -> None:
+    async with stage.shipwright(never) as played, stage.agent():
+        submitted = await stage.submit(claim_timeout_seconds=1)
+        await stage.in_state(submitted, WorkState.CLAIMED)
+        first = await stage.broker.admin.get_work(submitted.id)
+        await asyncio.sleep(3)  # three leases
+        played.outcome = success
+        name = work_name(submitted.id, round=1)
+        live = await stage.kube.get(BUILD_RUNS, stage.namespace, f"{name}-a1")
+        await stage.kube.replace_status(BUILD_RUNS, stage.namespace, {**live, "status": success(1)})
+        work = await stage.finished(submitted)
+
+    assert (work.round, work.lost_claims, len(played.seen)) == (first.round, 0, 1)
+
+
+async def test_a_claim_whose_resource_was_never_written_is_found_after_a_restart(
+    stage: Stage,
+) -> None:
+    submitted = await stage.submit()
+    async with stage.as_agent() as dead:
+        await dead.claim_work(submitted.id, ClaimOne())
+    async with stage.shipwright(success) as played, stage.agent():
+        work = await stage.finished(submitted)
+
+    assert (work.status, work.round, len(played.seen)) == (WorkState.SUCCEEDED, 1, 1)
+
+
+async def test_a_result_is_reported_by_the_next_process(stage: Stage) -> None:
+    async with stage.shipwright(never) as played:
+        async with stage.agent():
+            submitted = await stage.submit()
+
+            async def runs() -> bool:
+                return bool(played.seen)
+
+            await eventually(runs)
+        played.outcome = success
+        name = work_name(submitted.id, round=1)
+        live = await stage.kube.get(BUILD_RUNS, stage.namespace, f"{name}-a1")
+        await stage.kube.replace_status(BUILD_RUNS, stage.namespace, {**live, "status": success(1)})
+        async with stage.agent():
+            work = await stage.finished(submitted)
+
+    assert (work.status, work.round, len(played.seen)) == (WorkState.SUCCEEDED, 1, 1)
+
+
+async def test_a_lost_claim_stops_the_execution_and_its_result_counts_no_more(
+    stage: Stage,
+) -> None:
+    async with stage.shipwright(never) as played:
+        async with stage.agent():
+            submitted = await stage.submit(claim_timeout_seconds=1)
+
+            async def runs() -> bool:
+                return bool(played.seen)
+
+            await eventually(runs)
+        await stage.in_state(submitted, WorkState.PENDING)
+        other = await stage.broker.admin.register_agent(
+            RegisterAgent(name=f"{stage.namespace}-b", labels={"stage": stage.namespace})
+        )
+        async with BrokerClient(stage.broker.url, other.key) as thief:
+            claim = await thief.claim_work(submitted.id, ClaimOne())
+            await thief.heartbeat(other.id, Heartbeat(incarnation=uuid4(), claims=[claim.claim_id]))
+        async with stage.agent():
+            name = work_name(submitted.id, round=1)
+
+            async def is_stopped() -> bool:
+                live = await stage.kube.get(WORKS, stage.namespace, name)
+                annotations = live["metadata"]["annotations"]
+                return ANNOTATION_ACKNOWLEDGED in annotations
+
+            await eventually(is_stopped)
+        stopped = await stage.kube.get(WORKS, stage.namespace, name)
+
+    assert stopped["status"]["phase"] == "Cancelled"
+    assert "claim was lost" in stopped["metadata"]["annotations"][ANNOTATION_CANCEL]
+    assert claim.round == 2
+
+
+async def test_a_deleted_work_resource_is_a_failed_work(stage: Stage) -> None:
+    async with stage.shipwright(never) as played, stage.agent():
+        submitted = await stage.submit(claim_timeout_seconds=3)
+
+        async def runs() -> bool:
+            return bool(played.seen)
+
+        await eventually(runs)
+        await stage.kube.delete(WORKS, stage.namespace, work_name(submitted.id, round=1))
+        work = await stage.finished(submitted)
+
+    assert work.status is WorkState.FAILED
+    assert work.result_message is not None
+    assert "WorkResourceDeleted" in work.result_message
+
+
+async def test_a_planted_work_resource_is_not_run(stage: Stage) -> None:
+    claim = Claim(work_id=uuid4(), claim_id=uuid4(), round=1, broker="somebody")
+    spec = render_spec(
+        work_type="build",
+        max_retries=0,
+        claim_timeout=timedelta(hours=1),
+        template=a_build_template(),
+    )
+    await stage.kube.create(WORKS, stage.namespace, render_claimed(spec, claim))
+    async with stage.shipwright(success) as played, stage.agent():
+        await stage.finished(await stage.submit())
+
+    planted = await stage.kube.get(WORKS, stage.namespace, work_name(claim.work_id, round=1))
+    assert len(played.seen) == 1
+    assert "status" not in planted
+
+
+async def test_another_brokers_finished_work_is_neither_reported_nor_deleted(
+    stage: Stage,
+) -> None:
+    """After a restore from a backup, the broker must not erase what it does not know."""
+    claim = Claim(work_id=uuid4(), claim_id=uuid4(), round=1, broker="a-former-broker")
+    spec = render_spec(
+        work_type="build",
+        max_retries=0,
+        claim_timeout=timedelta(hours=1),
+        template=a_build_template(),
+    )
+    theirs = await stage.kube.create(WORKS, stage.namespace, render_claimed(spec, claim))
+    done = {**theirs, "status": {"phase": "Succeeded", "retries": 0}}
+    await stage.kube.replace_status(WORKS, stage.namespace, done)
+    async with stage.shipwright(success), stage.agent():
+        await stage.finished(await stage.submit())
+
+    kept = await stage.kube.get(WORKS, stage.namespace, work_name(claim.work_id, round=1))
+    assert kept["metadata"]["labels"][LABEL_BROKER] == "a-former-broker"
+    assert ANNOTATION_ACKNOWLEDGED not in kept["metadata"]["annotations"]
+
+
+async def test_of_two_processes_of_an_agent_the_older_one_stops(stage: Stage) -> None:
+    async with stage.agent() as older:
+
+        async def has_come() -> bool:
+            seen = await stage.broker.admin.get_agent(stage.agent_id)
+            return seen.last_seen_at is not None
+
+        await eventually(has_come)
+        submitted = await stage.submit(claim_timeout_seconds=1)
+        await stage.in_state(submitted, WorkState.CLAIMED)
+        async with stage.agent():
+            with pytest.raises(AgentSuperseded):
+                async with asyncio.timeout(20):
+                    await older
+
+
+async def test_a_wrong_key_is_said_at_once(stage: Stage) -> None:
+    wrong = stage.settings.model_copy(update={"key": SecretStr("brokkr_agtnonsense")})
+    with pytest.raises(Unauthenticated):
+        await run(wrong)
+
+
+async def test_a_missing_namespace_is_said_at_once(stage: Stage) -> None:
+    crd = stage.settings.work_crd.model_copy(update={"namespace": "nowhere"})
+    wrong = stage.settings.model_copy(update={"work_crd": crd})
+    with pytest.raises(ClusterNotReady, match="kubectl create namespace nowhere"):
+        await run(wrong)
+
+    assert await stage.kube.find(NAMESPACES, None, "nowhere") is None

@@ -1,0 +1,184 @@
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from brokkr.wire.bodies import (
+    ClaimOne,
+    Heartbeat,
+    RegisterAgent,
+    RelabelAgent,
+    SubmitWork,
+    TargetBody,
+    WorkBody,
+    WorkState,
+)
+from brokkr.work.errors import (
+    AgentNameTaken,
+    AgentNotFound,
+    AgentSuperseded,
+    NotPermitted,
+    Unauthenticated,
+)
+from support.factories import a_build_template
+
+from .conftest import Served
+
+
+async def a_work(served: Served, agent: str = "edge-7") -> WorkBody:
+    target = TargetBody(agents=[agent])
+    return await served.admin.submit_work(
+        SubmitWork(work_type="build", template=a_build_template(), target=target)
+    )
+
+
+async def test_a_key_is_shown_once_and_opens_the_agents_own_door(served: Served) -> None:
+    agent, client = await served.an_agent(zone="eu-1")
+
+    assert agent.key.startswith("brokkr_agt")
+    assert (await client.get_agent("self")).id == agent.id
+    shown = await served.request("GET", f"/api/v1/agents/{agent.name}")
+    assert "key" not in shown[1]
+    assert agent.key not in str(await served.broker.pool.fetch("SELECT * FROM api_keys"))
+
+
+async def test_two_living_agents_cannot_share_a_name(served: Served) -> None:
+    agent, _ = await served.an_agent("twin")
+
+    with pytest.raises(AgentNameTaken):
+        await served.an_agent("twin")
+
+    await served.admin.delete_agent(agent.id)
+    again, _ = await served.an_agent("twin")
+    assert again.id != agent.id
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({"name": "Edge 7"}, "name"),
+        ({"name": ""}, "name"),
+        ({"name": "self"}, "name"),
+        ({"name": "a", "labels": {"bad key": "x"}}, "labels.bad key"),
+        ({"name": "a", "labels": {"key": "bad value"}}, "labels.key"),
+        ({"name": "a", "annotations": {"key": "x" * 5000}}, "annotations.key"),
+        ({"name": "a", "labels": {"key": 1}}, "labels.key"),
+        ({}, "name"),
+    ],
+)
+async def test_registration_names_the_field_that_it_refuses(
+    served: Served, body: dict[str, Any], field: str
+) -> None:
+    status, problem = await served.request("POST", "/api/v1/agents", json=body)
+
+    assert (status, problem["field"]) == (422, field)
+
+
+async def test_agents_are_listed_by_name_in_pages(served: Served) -> None:
+    for name in ("c", "a", "b"):
+        await served.an_agent(name)
+
+    first = await served.admin.list_agents(limit=2)
+    second = await served.admin.list_agents(limit=2, cursor=first.next_cursor)
+
+    assert [each.name for each in [*first.items, *second.items]] == ["a", "b", "c"]
+    assert second.next_cursor is None
+
+
+async def test_labels_are_set_and_removed_one_by_one(served: Served) -> None:
+    await served.an_agent(gpu="true", zone="eu-1")
+
+    changed = await served.admin.relabel_agent(
+        "edge-7", RelabelAgent(labels={"zone": None, "arch": "arm"}, annotations={"team": "ml"})
+    )
+
+    assert changed.labels == {"gpu": "true", "arch": "arm"}
+    assert changed.annotations == {"team": "ml"}
+    assert (await served.admin.get_agent("edge-7")) == changed
+
+
+async def test_a_deleted_agent_is_gone_and_what_it_held_is_free(served: Served) -> None:
+    agent, client = await served.an_agent()
+    work_id = (await a_work(served)).id
+    await client.claim_work(work_id, ClaimOne())
+
+    await served.admin.delete_agent("edge-7")
+
+    with pytest.raises(Unauthenticated):
+        await client.get_agent("self")
+    with pytest.raises(AgentNotFound):
+        await served.admin.get_agent(agent.id)
+    work = await served.admin.get_work(work_id)
+    assert (work.status, work.eligible_agents) == (WorkState.PENDING, 0)
+    _, successor = await served.an_agent()
+    assert (await successor.claim_work(work_id, ClaimOne())).round == 2
+
+
+async def test_a_rotated_key_replaces_the_old_one(served: Served) -> None:
+    agent, client = await served.an_agent()
+
+    rotated = await served.admin.rotate_agent_key("edge-7")
+
+    assert rotated.id == agent.id
+    with pytest.raises(Unauthenticated):
+        await client.get_agent("self")
+    assert (await (await served.client(rotated.key)).get_agent("self")).id == agent.id
+
+
+async def test_an_agent_does_not_see_other_agents(served: Served) -> None:
+    _, client = await served.an_agent("mine")
+    other, _ = await served.an_agent("other")
+
+    with pytest.raises(AgentNotFound):
+        await client.get_agent(other.id)
+    with pytest.raises(AgentNotFound):
+        await client.heartbeat(other.id, Heartbeat(incarnation=uuid4()))
+    with pytest.raises(NotPermitted):
+        await client.register_agent(RegisterAgent(name="friend"))
+    with pytest.raises(NotPermitted):
+        await client.list_agents()
+
+
+async def test_a_heartbeat_renews_and_tells_what_is_lost(served: Served) -> None:
+    agent, client = await served.an_agent()
+    incarnation = uuid4()
+    work_id = (await a_work(served)).id
+    claim = await client.claim_work(work_id, ClaimOne())
+    await served.admin.cancel_work(work_id)
+    unknown = uuid4()
+
+    beat = Heartbeat(incarnation=incarnation, claims=[claim.claim_id, unknown])
+    answer = await client.heartbeat(agent.id, beat)
+
+    assert [(each.claim_id, each.cancel_requested) for each in answer.renewed] == [
+        (claim.claim_id, True)
+    ]
+    assert answer.lost == [unknown]
+    assert answer.broker == str(served.broker.id)
+    assert (await served.admin.get_agent(agent.id)).last_seen_at is not None
+    assert (await served.admin.get_agent(agent.id)).claimed == 1
+
+
+async def test_the_first_heartbeat_of_a_process_brings_all_its_claims(served: Served) -> None:
+    agent, client = await served.an_agent()
+    claim = await client.claim_work((await a_work(served)).id, ClaimOne())
+    beat = Heartbeat(incarnation=uuid4())
+
+    first = await client.heartbeat(agent.id, beat)
+    second = await client.heartbeat(agent.id, beat)
+
+    assert first.held is not None
+    assert [each.resource for each in first.held] == [claim.resource]
+    assert second.held is None
+
+
+async def test_the_newest_process_of_an_agent_is_the_agent(served: Served) -> None:
+    agent, client = await served.an_agent()
+    older, newer = Heartbeat(incarnation=uuid4()), Heartbeat(incarnation=uuid4())
+    await client.heartbeat(agent.id, older)
+    await client.heartbeat(agent.id, newer)
+
+    for _ in range(2):
+        with pytest.raises(AgentSuperseded):
+            await client.heartbeat(agent.id, older)
+        await client.heartbeat(agent.id, newer)

@@ -1,0 +1,73 @@
+from brokkr.wire.bodies import SubmitWork, TargetBody
+from support.factories import a_build_template
+
+from .conftest import Served
+
+
+async def test_health_needs_no_key(served: Served) -> None:
+    for path in ("/healthz", "/readyz"):
+        assert await served.request("GET", path, key=None) == (200, "ok\n")
+
+
+async def test_metrics_count_the_queue_and_the_requests(served: Served) -> None:
+    target = TargetBody(agents=["nobody"])
+    await served.admin.submit_work(
+        SubmitWork(work_type="build", template=a_build_template(), target=target)
+    )
+
+    status, text = await served.request("GET", "/metrics", key=None)
+
+    assert status == 200
+    assert 'brokkr_broker_queued_work{status="PENDING"} 1.0' in text
+    assert (
+        'brokkr_broker_http_request_seconds_count{method="POST",route="/api/v1/work",status="201"}'
+        in text
+    )
+
+
+async def test_the_description_lists_every_route_of_the_api(served: Served) -> None:
+    status, description = await served.request("GET", "/api/v1/openapi.json", key=None)
+
+    listed = {
+        (method.upper(), path)
+        for path, methods in description["paths"].items()
+        for method in methods
+    }
+    assert status == 200
+    assert description["openapi"].startswith("3.1")
+    assert listed == {
+        ("POST", "/api/v1/work"),
+        ("GET", "/api/v1/work"),
+        ("GET", "/api/v1/work/{work_id}"),
+        ("DELETE", "/api/v1/work/{work_id}"),
+        ("POST", "/api/v1/work/{work_id}/claim"),
+        ("POST", "/api/v1/work/{work_id}/progress"),
+        ("POST", "/api/v1/work/{work_id}/complete"),
+        ("GET", "/api/v1/agents/{ref}/work/pending"),
+        ("POST", "/api/v1/agents/{ref}/work/claim"),
+        ("POST", "/api/v1/agents"),
+        ("GET", "/api/v1/agents"),
+        ("GET", "/api/v1/agents/{ref}"),
+        ("PATCH", "/api/v1/agents/{ref}"),
+        ("DELETE", "/api/v1/agents/{ref}"),
+        ("POST", "/api/v1/agents/{ref}/rotate-key"),
+        ("POST", "/api/v1/agents/{ref}/heartbeat"),
+    }
+
+
+async def test_every_route_of_the_api_asks_for_a_key(served: Served) -> None:
+    _, description = await served.request("GET", "/api/v1/openapi.json", key=None)
+
+    for path, methods in description["paths"].items():
+        for method in methods:
+            status, _ = await served.request(method.upper(), path, key=None)
+            assert (method, path, status) == (method, path, 401)
+
+
+async def test_the_documentation_page_loads_nothing_from_elsewhere(served: Served) -> None:
+    status, page = await served.request("GET", "/docs", key=None)
+
+    assert status == 200
+    assert "/api/v1/work/{work_id}/complete" in page
+    assert "http://" not in page
+    assert "https://" not in page

@@ -1,0 +1,70 @@
+import asyncio
+from datetime import timedelta
+
+from brokkr.broker.db.pool import transaction
+from brokkr.broker.db.work_queue import lock_sweep
+from brokkr.broker.maintenance.stale_claims import release_stale_claims
+from brokkr.broker.metrics import Metrics
+from brokkr.wire.bodies import WorkState
+from support.queue import Queue
+
+INTERVAL = timedelta(seconds=10)
+
+
+async def run(queue: Queue, metrics: Metrics | None = None) -> None:
+    await release_stale_claims(
+        queue.pool, interval=INTERVAL, max_lost_claims=3, metrics=metrics or Metrics()
+    )
+
+
+async def test_more_than_a_batch_is_released(queue: Queue) -> None:
+    agent = await queue.an_agent()
+    work_id = await queue.submit()
+    await queue.pool.execute(
+        "INSERT INTO work_queue (id, work_type, crd_spec, selector_id, priority, max_retries,"
+        " status, claimed_by, claimed_at, claim_id, lease_expires_at)"
+        " SELECT gen_random_uuid(), 'build', '{}', selector_id, 0, 3, 'CLAIMED', $1, now(),"
+        " gen_random_uuid(), now() - interval '1 minute'"
+        " FROM work_queue, generate_series(1, 1100) WHERE id = $2",
+        agent.id,
+        work_id,
+    )
+    metrics = Metrics()
+
+    await run(queue, metrics)
+
+    assert (
+        await queue.pool.fetchval("SELECT count(*) FROM work_queue WHERE status = 'CLAIMED'") == 0
+    )
+    assert b"brokkr_broker_lost_claims_total 1100.0" in metrics.render()
+
+
+async def test_one_replica_at_a_time_looks(queue: Queue) -> None:
+    agent = await queue.an_agent()
+    claim = await queue.claim(await queue.submit(), by=agent)
+    await queue.lapse(claim)
+
+    async with transaction(queue.pool) as other_replica:
+        assert await lock_sweep(other_replica)
+        await run(queue)
+        assert (await queue.look(claim.work_id)).status is WorkState.CLAIMED
+
+    await asyncio.gather(run(queue), run(queue))
+    assert (await queue.look(claim.work_id)).lost_claims == 1
+
+
+async def test_after_an_outage_leases_are_extended_once(queue: Queue) -> None:
+    agent = await queue.an_agent()
+    claim = await queue.claim(await queue.submit(claim_timeout_seconds=60), by=agent)
+    await queue.pool.execute("UPDATE broker_instance SET swept_at = now() - interval '1 hour'")
+    await queue.pool.execute(
+        "UPDATE work_queue SET lease_expires_at = now() - interval '59 minutes 20 seconds'"
+    )
+
+    await run(queue)
+    await run(queue)
+
+    work = await queue.look(claim.work_id)
+    assert work.status is WorkState.CLAIMED
+    assert work.lease_seconds is not None
+    assert 0 < work.lease_seconds <= 40

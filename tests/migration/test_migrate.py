@@ -1,0 +1,74 @@
+import asyncio
+import hashlib
+
+import asyncpg
+import pytest
+
+from brokkr.broker.db.migrate import MigrationChanged, list_migrations, migrate
+from brokkr.work.errors import BrokerUnavailable
+
+
+@pytest.fixture
+async def empty_url(database_url: str) -> str:
+    """A database without any of our tables."""
+    connection = await asyncpg.connect(database_url)
+    await connection.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public")
+    await connection.close()
+    return database_url
+
+
+async def columns(url: str) -> set[tuple[str, str, str]]:
+    connection = await asyncpg.connect(url)
+    rows = await connection.fetch(
+        "SELECT table_name, column_name, data_type FROM information_schema.columns"
+        " WHERE table_schema = 'public'"
+    )
+    await connection.close()
+    return {tuple(row) for row in rows}
+
+
+async def test_an_empty_database_gets_all_migrations_once(empty_url: str) -> None:
+    names = [each.name for each in list_migrations()]
+
+    assert await migrate(empty_url) == names
+    assert await migrate(empty_url) == []
+    found = {(table, column) for table, column, _ in await columns(empty_url)}
+    assert {("work_targets", "work_id"), ("work_targets", "agent_id")} <= found
+    assert {("work_queue", "crd_spec"), ("work_execution_log", "outcome")} <= found
+
+
+async def test_replicas_that_start_together_take_turns(empty_url: str) -> None:
+    applied = await asyncio.gather(*(migrate(empty_url) for _ in range(4)))
+
+    assert sorted(len(each) for each in applied) == [0, 0, 0, len(list_migrations())]
+
+
+async def test_a_migration_that_was_changed_afterwards_is_noticed(database_url: str) -> None:
+    connection = await asyncpg.connect(database_url)
+    await connection.execute("UPDATE schema_migration SET sha256 = 'other'")
+    await connection.close()
+
+    with pytest.raises(MigrationChanged, match="0001_initial"):
+        await migrate(database_url)
+
+
+async def test_a_newer_brokers_migration_is_left_alone(database_url: str) -> None:
+    connection = await asyncpg.connect(database_url)
+    digest = hashlib.sha256(b"").hexdigest()
+    await connection.execute("INSERT INTO schema_migration VALUES ('9999_newer.sql', $1)", digest)
+    await connection.close()
+
+    assert await migrate(database_url) == []
+
+
+async def test_a_database_that_is_not_there_is_said_to_be_unavailable(database_url: str) -> None:
+    missing = database_url.replace("/test_", "/missing_")
+
+    with pytest.raises(BrokerUnavailable, match="missing_"):
+        await migrate(missing)
+
+
+def test_migrations_are_numbered_without_gaps() -> None:
+    numbers = [int(each.name[:4]) for each in list_migrations()]
+
+    assert numbers == list(range(1, len(numbers) + 1))
