@@ -12,30 +12,22 @@ from pathlib import Path
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from brokkr.agent.settings import AgentSettings
-from brokkr.broker.settings import BrokerSettings, DatabaseSettings
+from brokkr.cli.settings import Settings
 
 README = Path(__file__).parents[2] / "README.md"
-SECTIONS: dict[str, type[BaseModel]] = {
-    "broker": BrokerSettings,
-    "database": DatabaseSettings,
-    "agent": AgentSettings,
-}
-
 HEAD = "| setting | default | |\n|---|---|---|\n"
 TABLE = re.compile(r"(?<=<!-- settings -->\n).*(?=<!-- end of settings -->)", re.DOTALL)
 
 
 def render() -> str:
-    rows = [row for section, model in SECTIONS.items() for row in the_rows(section, model)]
-    return HEAD + "".join(rows)
+    return HEAD + "".join(the_rows(Settings))
 
 
-def the_rows(section: str, model: type[BaseModel]) -> Iterator[str]:
+def the_rows(model: type[BaseModel], section: str = "") -> Iterator[str]:
     for key, field in model.model_fields.items():
-        path = f"{section}.{key}"
+        path = f"{section}{key}"
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from the_rows(path, field.annotation)
+            yield from the_rows(field.annotation, f"{path}.")
         else:
             yield f"| `{path}` | {the_default(field)} | {field.description or ''} |\n"
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from itertools import count
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from brokkr.broker.db import agents, execution_log, work_queue
 from brokkr.broker.db.pool import Pool, transaction
@@ -139,8 +139,3 @@ class Queue:
             "SELECT ended_as FROM work_claims WHERE work_id = $1 ORDER BY round", work_id
         )
         return [row["ended_as"] for row in rows]
-
-
-def an_id() -> UUID:
-    """Return an id that nothing has."""
-    return uuid4()

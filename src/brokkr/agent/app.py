@@ -5,7 +5,6 @@ import random
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
-from uuid import uuid4
 
 import structlog
 
@@ -156,7 +155,6 @@ async def _run(
     )
     heart = Heart(
         agent=agent,
-        incarnation=uuid4(),
         client=client,
         kube=kube,
         caches=caches,

@@ -8,7 +8,7 @@ recently, and those whose Work resource is about to be written.
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime, timedelta
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import structlog
 
@@ -41,7 +41,6 @@ class Heart:
         self,
         *,
         agent: AgentBody,
-        incarnation: UUID,
         client: BrokerClient,
         kube: KubeClient,
         caches: Caches,
@@ -60,7 +59,7 @@ class Heart:
                 claim is no longer renewed.
         """
         self._agent = agent
-        self._incarnation = incarnation
+        self._incarnation: UUID | None = None
         self._client = client
         self._kube = kube
         self._caches = caches
@@ -93,9 +92,13 @@ class Heart:
         works = {work.name: work for work in self._unacknowledged()}
         listed = {work.claim.claim_id for work in works.values() if self._is_looked_after(work)}
         listed |= {held.claim_id for held in self._held if held.unwritten is not None}
+        # The first answer tells of all claims that are held; until one has arrived, each
+        # heartbeat is the first one of a new incarnation.
+        incarnation = self._incarnation or uuid4()
         answer = await self._client.heartbeat(
-            self._agent.id, Heartbeat(incarnation=self._incarnation, claims=sorted(listed))
+            self._agent.id, Heartbeat(incarnation=incarnation, claims=sorted(listed))
         )
+        self._incarnation = incarnation
         self._held.broker = answer.broker
         for claim in answer.held or ():
             if work_name(claim.id, round=claim.round) not in works:

@@ -25,7 +25,9 @@ class BrokerSettings(_Section):
     data_dir: Path | None = Field(
         default=None, description="Where the embedded database lives, if no database.url is set."
     )
-    log_format: Literal["console", "json"] = "console"
+    log_format: Literal["console", "json"] = Field(
+        default="console", description="How log lines are written: for people or for programs."
+    )
     max_body_bytes: Annotated[int, Field(ge=1024)] = Field(
         default=1024 * 1024, description="Larger request bodies are refused."
     )

@@ -1,19 +1,17 @@
 """``brokkr local``: the whole system on one machine."""
 
 import asyncio
-import os
 import signal
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Coroutine
 from pathlib import Path
 from time import monotonic
 from typing import Annotated, Any
 
 import typer
 
-from brokkr.local.binaries import PACKAGES, ProgramsMissing, ensure_programs, kubernetes_programs
+from brokkr.agent.kube.errors import KubeError
+from brokkr.local.binaries import ProgramsMissing, ensure_programs, kubernetes_programs
 from brokkr.local.credentials import Credentials
 from brokkr.local.git_server import GitFailed
 from brokkr.local.process import ServerFailed
@@ -38,6 +36,7 @@ app = typer.Typer(
 )
 
 RUN_PROGRAMS = ("buildah", "busybox", "docker-registry", "git", "skopeo")
+PORTS = Ports()
 CREDENTIALS = Credentials("brokkr", "local-only")
 
 
@@ -57,7 +56,7 @@ def prepare() -> None:
 
 
 @app.command()
-def up(
+def up(  # noqa: PLR0917 - typer makes flags of them
     folder: Annotated[
         Path, typer.Option(help="For data, logs and keys; emptied at each start.")
     ] = Path(".brokkr"),
@@ -74,11 +73,11 @@ def up(
     private: Annotated[
         bool, typer.Option("--private", help="Git server and registry ask for a password.")
     ] = False,
-    broker_port: Annotated[int, typer.Option(help="Where the broker listens.")] = Ports.broker,
+    broker_port: Annotated[int, typer.Option(help="Where the broker listens.")] = PORTS.broker,
     registry_port: Annotated[
         int, typer.Option(help="Where the registry listens.")
-    ] = Ports.registry,
-    git_port: Annotated[int, typer.Option(help="Where the git server listens.")] = Ports.git,
+    ] = PORTS.registry,
+    git_port: Annotated[int, typer.Option(help="Where the git server listens.")] = PORTS.git,
 ) -> None:
     """
     Run broker, agent, API server, registry, git server and build runner until Ctrl-C.
@@ -105,9 +104,7 @@ def up(
     _run(run())
 
 
-def _introduce(
-    system: LocalSystem, repositories: list[str], private: bool, seconds: float
-) -> None:
+def _introduce(system: LocalSystem, repositories: list[str], private: bool, seconds: float) -> None:
     lines = [
         f"ready after {seconds:.1f} s; Ctrl-C stops everything and throws the data away",
         "",
@@ -122,8 +119,8 @@ def _introduce(
     ]
     if private:
         lines += [
-            f"  password    {CREDENTIALS.user} / {CREDENTIALS.password}; in builds: "
-            f"cloneSecret {CLONE_SECRET}, pushSecret {PUSH_SECRET}",
+            f"  password    {CREDENTIALS.user} / {CREDENTIALS.password}",
+            f"              in builds: cloneSecret {CLONE_SECRET}, pushSecret {PUSH_SECRET}",
         ]
     exports = {
         "BROKKR_URL": system.broker_url,
@@ -139,30 +136,37 @@ def _introduce(
     print("\n".join(lines), flush=True)
 
 
-@asynccontextmanager
-async def _stopped_by_signals() -> AsyncIterator[None]:
-    """Turn SIGTERM and SIGHUP into what Ctrl-C is, so that the blocks are left in order."""
+_EXPECTED = (AlreadyRunning, ProgramsMissing, ServerFailed, GitFailed, BrokkrError, KubeError)
+
+
+def _run(work: Coroutine[Any, Any, None]) -> None:
+    """Run to the end, and turn what may go wrong into one line and an exit code."""
+    try:
+        asyncio.run(_until_stopped(work))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        _say("stopped")
+        raise typer.Exit(130) from None
+    except _EXPECTED as error:
+        _say(f"error: {error}")
+        raise typer.Exit(1) from None
+    except BaseExceptionGroup as group:
+        expected, rest = group.split(_EXPECTED)
+        if rest is not None or expected is None:
+            raise
+        _say(f"error: {_first_of(expected)}")
+        raise typer.Exit(1) from None
+
+
+async def _until_stopped(work: Coroutine[Any, Any, None]) -> None:
+    """Take SIGTERM and SIGHUP for what Ctrl-C is, so that all blocks are left in order."""
     this = asyncio.current_task()
     assert this is not None
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGHUP):
         loop.add_signal_handler(number, this.cancel)
-    yield
+    await work
 
 
-def _run(work: Coroutine[Any, Any, None]) -> None:
-    """Run to the end, and turn what may go wrong into one line and an exit code."""
-
-    async def stoppable() -> None:
-        async with _stopped_by_signals():
-            await work
-
-    try:
-        asyncio.run(stoppable())
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        _say("stopped")
-        raise typer.Exit(130) from None
-    except* (AlreadyRunning, ProgramsMissing, ServerFailed, GitFailed, BrokkrError, OSError) as errors:
-        for error in errors.exceptions:
-            _say(f"error: {error}")
-        raise typer.Exit(1) from None
+def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    first = group.exceptions[0]
+    return _first_of(first) if isinstance(first, BaseExceptionGroup) else first

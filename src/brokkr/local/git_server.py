@@ -71,7 +71,8 @@ async def git_server(
     if credentials is not None:
         app[_CREDENTIALS] = credentials
     app.router.add_route("*", "/{path:.*}", _serve)
-    runner = web.AppRunner(app, access_log=None)
+    # Whoever is still cloning at the end is not waited for.
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
         site = web.TCPSite(runner, "127.0.0.1", port)
@@ -150,15 +151,18 @@ async def _serve(request: web.Request) -> web.StreamResponse:
     assert process.stdin is not None
     assert process.stdout is not None
     sending = asyncio.create_task(_send_body(request, process.stdin))
+    response = web.StreamResponse()
     try:
-        response = await _relay(request, process.stdout)
-        await process.wait()
-        return response
+        await _relay(request, process.stdout, response)
+    except ConnectionError:  # the client has left
+        process.terminate()
     finally:
         sending.cancel()
-        if process.returncode is None:
-            process.kill()
+        # The process counts as ended only when its output has been read.
+        while await process.stdout.read(_CHUNK_BYTES):
+            pass
         await process.wait()
+    return response
 
 
 def _cgi_environment(request: web.Request) -> dict[str, str]:
@@ -182,15 +186,16 @@ async def _send_body(request: web.Request, backend: asyncio.StreamWriter) -> Non
         async for chunk in request.content.iter_chunked(_CHUNK_BYTES):
             backend.write(chunk)
             await backend.drain()
-    except ConnectionError:  # git has read enough
+    except ConnectionError:  # git has read enough, or the client has left
         pass
     finally:
         backend.close()
 
 
-async def _relay(request: web.Request, backend: asyncio.StreamReader) -> web.StreamResponse:
+async def _relay(
+    request: web.Request, backend: asyncio.StreamReader, response: web.StreamResponse
+) -> None:
     """Read git's headers, which end at an empty line, then stream the rest."""
-    response = web.StreamResponse()
     while line := (await backend.readline()).decode().strip():
         name, _, value = line.partition(":")
         if name.lower() == "status":
@@ -201,4 +206,3 @@ async def _relay(request: web.Request, backend: asyncio.StreamReader) -> web.Str
     while chunk := await backend.read(_CHUNK_BYTES):
         await response.write(chunk)
     await response.write_eof()
-    return response

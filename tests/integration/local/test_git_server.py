@@ -77,10 +77,15 @@ async def test_a_repository_that_is_not_there_is_not_found(
     assert f"repository '{server.url}/nope.git/' not found" in output
 
 
-async def test_nothing_outside_the_folder_is_served(repositories: Path, tmp_path: Path) -> None:
-    await publish(repositories.parent / repositories.name, tmp_path / "other", "hidden")
-    async with git_server(repositories) as server:
-        code, _ = await git("clone", f"{server.url}/%2e%2e/other/hidden.git", folder=tmp_path)
+async def test_nothing_outside_the_folder_is_served(tmp_path: Path) -> None:
+    files = tmp_path / "files"
+    files.mkdir()
+    (files / "a").write_text("1")
+    await publish(files, tmp_path / "hidden", "x")
+    await publish(files, tmp_path / "served", "x")
+
+    async with git_server(tmp_path / "served") as server:
+        code, _ = await git("clone", f"{server.url}/%2e%2e/hidden/x.git", folder=tmp_path)
 
     assert code == 128
 
@@ -132,3 +137,19 @@ async def test_changed_files_are_a_new_commit(tmp_path: Path) -> None:
     parent = await git("rev-parse", "main~1", folder=tmp_path / "repositories" / "x.git")
     assert parent == (0, first)
     assert second != first
+
+
+async def test_a_client_that_leaves_half_way_does_not_hold_up_the_server(tmp_path: Path) -> None:
+    files = tmp_path / "files"
+    files.mkdir()
+    (files / "big").write_bytes(os.urandom(4_000_000))
+    await publish(files, tmp_path / "repositories", "x")
+    _, blob = await git("rev-parse", "main:big", folder=tmp_path / "repositories" / "x.git")
+
+    async with asyncio.timeout(20), git_server(tmp_path / "repositories") as server:
+        host, _, port = server.url.removeprefix("http://").partition(":")
+        reader, writer = await asyncio.open_connection(host, port)
+        path = f"/x.git/objects/{blob[:2]}/{blob[2:]}"
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        assert b"200 OK" in await reader.readline()
+        writer.close()

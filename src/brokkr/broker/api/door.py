@@ -5,7 +5,9 @@ In this order, so that a stranger's body is not even read.  What comes out is pl
 values; the models of :mod:`brokkr.wire.bodies` take it from there.
 """
 
-from collections.abc import Callable, Coroutine, Iterator
+import math
+import re
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from fastapi import Request, Response
@@ -17,6 +19,8 @@ from brokkr.wire.documents import parse_json, parse_yaml
 from brokkr.work.errors import BodyTooLarge, InvalidInput, MalformedBody
 
 _YAML = ("application/yaml", "application/x-yaml", "text/yaml")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_TOO_LARGE = 2**63
 
 
 class Door(APIRoute):
@@ -74,30 +78,35 @@ def _parse(content: bytes, content_type: str | None) -> Any:
         value = documents[0]
     else:
         value = parse_json(content)
-    for where, text in _strings(value, ""):
-        if "\0" in text or not _is_unicode(text):
-            raise InvalidInput(where, "contains a NUL character or half of a surrogate pair")
+    check_storable(value)
     return value
 
 
-def _strings(value: Any, path: str) -> Iterator[tuple[str, str]]:
-    """Walk all strings, keys included; no recursion, so no depth is too much."""
-    stack = [(path, value)]
+def check_storable(value: Any, path: str = "") -> None:
+    """
+    Refuse what JSON and YAML can say and neither PostgreSQL nor Kubernetes can keep.
+
+    Raises:
+        InvalidInput: Names the place.
+    """
+    stack = [(path, value)]  # no recursion, so no depth is too much
     while stack:
         path, value = stack.pop()
-        if isinstance(value, str):
-            yield path, value
-        elif isinstance(value, dict):
-            for key, each in value.items():
-                yield path, str(key)
-                stack.append((f"{path}.{key}".lstrip("."), each))
+        problem = _problem_with(value)
+        if problem is not None:
+            raise InvalidInput(path, problem)
+        if isinstance(value, dict):
+            stack.extend((path, key) for key in value)
+            stack.extend((f"{path}.{key}".lstrip("."), each) for key, each in value.items())
         elif isinstance(value, list):
             stack.extend((f"{path}[{index}]", each) for index, each in enumerate(value))
 
 
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _problem_with(value: Any) -> str | None:
+    if isinstance(value, str) and ("\0" in value or _SURROGATE.search(value)):
+        return "contains a NUL character or half of a surrogate pair"
+    if isinstance(value, int) and abs(value) >= _TOO_LARGE:
+        return "is a number of more than 64 bits"
+    if isinstance(value, float) and not math.isfinite(value):
+        return "is a number too large to be one"
+    return None

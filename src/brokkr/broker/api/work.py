@@ -14,6 +14,7 @@ from fastapi import Query, Request, Response
 from pydantic import AwareDatetime
 
 from brokkr.broker.api.auth import AnAdmin, AnAgent, AnyCaller, CallingAgent
+from brokkr.broker.api.door import check_storable
 from brokkr.broker.api.state import Broker, TheBroker
 from brokkr.broker.db import execution_log, work_queue
 from brokkr.broker.db.execution_log import WorkFilter
@@ -52,6 +53,7 @@ async def submit_work(
 ) -> WorkBody:
     """Submit a Work: it waits until an agent that its target selects claims it."""
     template = _template_of(body)
+    check_storable(template, "template")
     check_template(body.work_type, template)
     for index, target in enumerate(body.targets):
         field = f"target[{index}]" if isinstance(body.target, list) else "target"

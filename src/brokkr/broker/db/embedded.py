@@ -48,7 +48,7 @@ import asyncpg
 import structlog
 
 from brokkr.broker.db.postgres_programs import (
-    EmbeddedPostgresError,
+    EmbeddedPostgresFailed,
     reachable_programs,
     server_user,
 )
@@ -93,7 +93,7 @@ async def embedded_postgres(data_dir: Path) -> AsyncIterator[str]:
         The URL of a database that only its owner and root can open.
 
     Raises:
-        EmbeddedPostgresError: It cannot be started, or cannot be reached.
+        EmbeddedPostgresFailed: It cannot be started, or cannot be reached.
     """
     folder = _folder_in(data_dir)
     with _lock_file(folder) as lock:
@@ -151,7 +151,7 @@ class _Server:
                 return
             await asyncio.sleep(0.02)
         said = self.log_file.read_text(errors="replace").strip().splitlines()[-5:]
-        raise EmbeddedPostgresError(f"PostgreSQL did not start: {' / '.join(said)}")
+        raise EmbeddedPostgresFailed(f"PostgreSQL did not start: {' / '.join(said)}")
 
     async def _keep_running(self) -> None:
         crashes = 0
@@ -188,7 +188,7 @@ def _lock_file(folder: Path) -> Iterator[IO[bytes]]:
         path.touch(mode=0o600)
         lock = path.open("ab")
     except OSError as error:
-        raise EmbeddedPostgresError(
+        raise EmbeddedPostgresFailed(
             f"the data folder {path.parent} cannot be used: {error.strerror}"
         ) from error
     with lock:
@@ -208,7 +208,7 @@ async def _own_or_attach(lock: IO[bytes], folder: Path) -> bool:
             await asyncio.sleep(0.1)
         else:
             return True
-    raise EmbeddedPostgresError(
+    raise EmbeddedPostgresFailed(
         f"another process holds {folder.parent}, and its PostgreSQL does not answer"
     )
 
@@ -260,7 +260,7 @@ async def _initialise(folder: Path, programs: Path, user: pwd.struct_passwd) -> 
     initdb = _spawn(command, partial, user, output=subprocess.PIPE, on_death=signal.SIGKILL)
     output, _ = await asyncio.to_thread(initdb.communicate)
     if initdb.returncode != 0:
-        raise EmbeddedPostgresError(f"initdb failed: {output.decode(errors='replace').strip()}")
+        raise EmbeddedPostgresFailed(f"initdb failed: {output.decode(errors='replace').strip()}")
     (partial / "pg_hba.conf").write_text("local all all peer map=brokkr\n")
     (partial / "pg_ident.conf").write_text(
         "".join(f'brokkr "{name}" brokkr\n' for name in ("root", user.pw_name))

@@ -18,13 +18,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+from brokkr.work.errors import BrokkrError
+
 SERVER_USER: Final = "brokkr-postgres"
 PROGRAM_CACHE: Final = Path("/var/cache/brokkr")
 OLDEST_VERSION: Final = 15
 
 
-class EmbeddedPostgresError(Exception):
+class EmbeddedPostgresFailed(BrokkrError):
     """The embedded PostgreSQL cannot be had; the message says why, or what to do."""
+
+    code = "embedded_postgres_failed"
 
 
 def find_programs() -> Path:
@@ -34,12 +38,12 @@ def find_programs() -> Path:
     The wheel's Python code is not imported: it changes accounts and permissions.
 
     Raises:
-        EmbeddedPostgresError: There are none.
+        EmbeddedPostgresFailed: There are none.
     """
     for folder in _candidates():
         if all(os.access(folder / name, os.X_OK) for name in ("initdb", "postgres")):
             return folder
-    raise EmbeddedPostgresError(
+    raise EmbeddedPostgresFailed(
         "no PostgreSQL programs were found: pip install 'brokkr[embedded]', "
         "or set database.url to a PostgreSQL of yours"
     )
@@ -74,7 +78,7 @@ def server_user(folder: Path) -> pwd.struct_passwd:
     For root, whom PostgreSQL refuses, it is a system user that is made for this.
 
     Raises:
-        EmbeddedPostgresError: There is no such account, and it cannot be made.
+        EmbeddedPostgresFailed: There is no such account, and it cannot be made.
     """
     uid = folder.stat().st_uid if folder.exists() else os.geteuid()
     if uid == 0:
@@ -82,7 +86,7 @@ def server_user(folder: Path) -> pwd.struct_passwd:
     try:
         return pwd.getpwuid(uid)
     except KeyError:
-        raise EmbeddedPostgresError(
+        raise EmbeddedPostgresFailed(
             f"PostgreSQL wants an account for user id {uid}, and there is none"
         ) from None
 
@@ -135,6 +139,6 @@ def _system_user() -> pwd.struct_passwd:
         return pwd.getpwnam(SERVER_USER)
     except (OSError, KeyError) as error:
         why = str(error) if isinstance(error, OSError) else made.stderr.strip()
-        raise EmbeddedPostgresError(
+        raise EmbeddedPostgresFailed(
             f"root needs a user {SERVER_USER} to run PostgreSQL as, and cannot make it: {why}"
         ) from None

@@ -24,6 +24,8 @@ PROBLEM = {"type", "title", "status", "code", "detail"}
         ("POST", "/api/v1/work", {"data": b"null"}, 422, "invalid"),
         ("POST", "/api/v1/work", {"data": b'{"a\\u0000": 1}'}, 422, "invalid"),
         ("POST", "/api/v1/work", {"data": b'"' + b"x" * 200_000 + b'"'}, 413, "body_too_large"),
+        ("POST", "/api/v1/work", {"data": b'{"priority": 1e999}'}, 422, "invalid"),
+        ("POST", "/api/v1/work", {"data": b'{"priority": 99999999999999999999}'}, 422, "invalid"),
         ("GET", "/api/v1/work?limit=0", {}, 422, "invalid"),
         ("GET", "/api/v1/work?status=LOST", {}, 422, "invalid"),
         ("GET", "/api/v1/work?cursor=x", {}, 422, "invalid"),

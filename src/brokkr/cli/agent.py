@@ -1,0 +1,160 @@
+"""``brokkr agent``: run an agent, and say which agents there are."""
+
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from brokkr.agent.app import run as run_agent
+from brokkr.agent.kube.errors import KubeError
+from brokkr.cli.arguments import parse_changes, parse_pairs
+from brokkr.cli.output import Format, Output, render_columns, render_pairs, render_time, show
+from brokkr.cli.run import fail, log_to_stderr, run
+from brokkr.cli.settings import ConfigFile, Key, Settings, Url, connect
+from brokkr.configuration import load
+from brokkr.wire.bodies import AgentBody, AgentPage, RegisterAgent, RegisteredAgent, RelabelAgent
+from brokkr.work.errors import BrokkrError
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+Pairs = list[str] | None
+
+
+@app.command(name="run")
+def run_(
+    broker_url: Annotated[str | None, typer.Option(help="Where the broker is.")] = None,
+    key: Annotated[str | None, typer.Option(help="The agent's own key.")] = None,
+    kubeconfig: Annotated[
+        Path | None,
+        typer.Option(help="Which cluster; default: KUBECONFIG, the pod's own, ~/.kube/config."),
+    ] = None,
+    namespace: Annotated[str | None, typer.Option(help="Where Work is run.")] = None,
+    config: ConfigFile = None,
+) -> None:
+    """Claim Work and run it in this cluster, until SIGTERM or Ctrl-C."""
+
+    async def work() -> None:
+        settings = load(
+            Settings,
+            file=config,
+            flags={
+                "agent.broker_url": broker_url,
+                "agent.key": key,
+                "agent.kubeconfig": kubeconfig,
+                "agent.work_crd.namespace": namespace,
+            },
+        )
+        await run_agent(settings.agent)
+
+    log_to_stderr()
+    try:
+        run(work())
+    except KubeError as error:
+        fail(BrokkrError(f"the cluster: {error}"))
+
+
+@app.command()
+def create(
+    name: Annotated[str, typer.Argument(help="A name that no other agent has.")],
+    cluster_name: Annotated[str, typer.Option(help="The cluster that it runs in.")] = "",
+    label: Annotated[
+        Pairs, typer.Option(metavar="KEY=VALUE", help="What targets select it by. Repeatable.")
+    ] = None,
+    annotation: Annotated[
+        Pairs, typer.Option(metavar="KEY=VALUE", help="More that targets may ask for. Repeatable.")
+    ] = None,
+    output: Output = Format.TABLE,
+    url: Url = None,
+    admin_key: Key = None,
+    config: ConfigFile = None,
+) -> None:
+    """Register an agent and print its key, which is shown only now."""
+
+    async def work() -> RegisteredAgent:
+        body = RegisterAgent(
+            name=name,
+            cluster_name=cluster_name,
+            labels=parse_pairs(label or [], option="--label"),
+            annotations=parse_pairs(annotation or [], option="--annotation"),
+        )
+        async with connect(url, admin_key, config) as client:
+            return await client.register_agent(body)
+
+    agent = run(work())
+    show(
+        agent,
+        output,
+        table=lambda: (
+            f"agent {agent.name} is registered as {agent.id}\n"
+            f"its key, shown only now, for [agent] key or BROKKR__AGENT__KEY:\n{agent.key}"
+        ),
+    )
+
+
+@app.command(name="list")
+def list_(
+    output: Output = Format.TABLE,
+    url: Url = None,
+    key: Key = None,
+    config: ConfigFile = None,
+) -> None:
+    """List all agents by name."""
+
+    async def work() -> AgentPage:
+        async with connect(url, key, config) as client:
+            page = await client.list_agents()
+            agents = page.items
+            while page.next_cursor:
+                page = await client.list_agents(cursor=page.next_cursor)
+                agents = agents + page.items
+            return AgentPage(items=agents)
+
+    page = run(work())
+    show(page, output, table=lambda: _table(page.items))
+
+
+@app.command()
+def label(
+    agent: Annotated[str, typer.Argument(help="Its name or id.")],
+    changes: Annotated[
+        list[str], typer.Argument(metavar="KEY=VALUE|KEY-", help="What to set and to remove.")
+    ],
+    output: Output = Format.TABLE,
+    url: Url = None,
+    key: Key = None,
+    config: ConfigFile = None,
+) -> None:
+    """Set labels (gpu=true) and remove labels (zone-); pending Work follows at once."""
+
+    async def work() -> AgentBody:
+        body = RelabelAgent(labels=parse_changes(changes))
+        async with connect(url, key, config) as client:
+            return await client.relabel_agent(agent, body)
+
+    changed = run(work())
+    show(changed, output, table=lambda: _table([changed]))
+
+
+@app.command()
+def crd() -> None:
+    """Print the definition of the Work resource, for `kubectl apply -f -`."""
+    print(files("brokkr.agent.kube").joinpath("crd.yaml").read_text(), end="")
+
+
+def _table(agents: list[AgentBody]) -> str:
+    head = ("NAME", "ID", "CLUSTER", "LABELS", "HOLDS", "LAST SEEN")
+    return render_columns(
+        head,
+        [
+            (
+                each.name,
+                str(each.id),
+                each.cluster_name or "-",
+                render_pairs(each.labels) or "-",
+                str(each.claimed),
+                render_time(each.last_seen_at) or "never",
+            )
+            for each in agents
+        ],
+    )

@@ -1,0 +1,113 @@
+"""
+Run what a command does, and turn how it went into an exit code.
+
+The only place that knows exit codes and what an error looks like on the terminal.
+"""
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Mapping
+from types import MappingProxyType
+from typing import Any, Final, NoReturn, TypeVar
+
+import structlog
+import typer
+
+from brokkr.configuration import InvalidConfiguration
+from brokkr.work.errors import (
+    BodyTooLarge,
+    BrokerUnavailable,
+    BrokkrError,
+    Conflict,
+    InvalidInput,
+    MalformedBody,
+    NotFound,
+    NotPermitted,
+    Unauthenticated,
+)
+
+EXIT_CODES: Final[Mapping[type[BrokkrError], int]] = MappingProxyType(
+    {
+        Conflict: 1,
+        InvalidInput: 2,
+        MalformedBody: 2,
+        BodyTooLarge: 2,
+        InvalidConfiguration: 2,
+        BrokkrError: 3,
+        Unauthenticated: 4,
+        NotPermitted: 4,
+        NotFound: 5,
+    }
+)
+"""The exit code of each branch of the tree; a leaf has its parent's."""
+
+HINTS: Final[Mapping[type[BrokkrError], str]] = MappingProxyType(
+    {
+        Unauthenticated: "a key comes from --key, BROKKR_KEY, or key in [client] of brokkr.toml",
+        BrokerUnavailable: "its address comes from --url, BROKKR_URL, or url in [client] of "
+        "brokkr.toml",
+    }
+)
+
+_T = TypeVar("_T")
+
+
+def run(
+    work: Coroutine[Any, Any, _T],
+    *,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+) -> _T:
+    """
+    Run a command's work to its end; SIGTERM stops it as Ctrl-C does.
+
+    Raises:
+        typer.Exit: It was stopped, or it failed; the error has been printed.
+    """
+    try:
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            return runner.run(_stopped_by_sigterm(work))
+    except BrokkrError as error:
+        fail(error)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def fail(error: BrokkrError) -> NoReturn:
+    """
+    Print what went wrong, and what may help.
+
+    Raises:
+        typer.Exit: Always, with the error's exit code.
+    """
+    lines = error.problems if isinstance(error, InvalidConfiguration) else [str(error)]
+    for line in lines:
+        print(f"error: {line}", file=sys.stderr)
+    kinds = type(error).__mro__
+    for kind in kinds:
+        if kind in HINTS:
+            print(f"hint: {HINTS[kind]}", file=sys.stderr)
+    raise typer.Exit(next(EXIT_CODES[kind] for kind in kinds if kind in EXIT_CODES))
+
+
+def log_to_stderr() -> None:
+    """Keep standard output for what the command was asked for."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+        ],
+    )
+
+
+async def _stopped_by_sigterm(work: Coroutine[Any, Any, _T]) -> _T:
+    # The runner has just set its own handler for SIGINT: it cancels this very task.
+    before = signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    try:
+        return await work
+    finally:
+        signal.signal(signal.SIGTERM, before)

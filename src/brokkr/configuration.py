@@ -1,0 +1,155 @@
+"""
+Read the configuration: flags over environment over file over defaults.
+
+Owns where values come from, and errors that name that place.  What can be configured is
+said by the model that the caller brings: its sections, keys, units and defaults.
+
+The file is TOML.  The environment spells a key as its path: ``broker.data_dir`` is
+``BROKKR__BROKER__DATA_DIR``.
+"""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeAlias, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from brokkr.work.errors import BrokkrError
+
+PREFIX: Final = "BROKKR__"
+FILE_NAME: Final = "brokkr.toml"
+
+_Model = TypeVar("_Model", bound=BaseModel)
+_Path: TypeAlias = tuple[str, ...]
+
+
+class InvalidConfiguration(BrokkrError):
+    """
+    Something in the configuration is wrong.
+
+    Attributes:
+        problems: One sentence for each: where it stands, the key, what is wrong with it.
+    """
+
+    code = "invalid_configuration"
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+def load(
+    model: type[_Model],
+    *,
+    file: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    flags: Mapping[str, object] | None = None,
+) -> _Model:
+    """
+    Gather what is configured and check it against a model.
+
+    Args:
+        model: The sections as fields, each a model of its own that forbids other keys.
+        file: The file to read; by default :func:`find_file` looks for one.
+        environment: By default that of this process.
+        flags: Values by dotted key; None is a flag that was not given.
+
+    Raises:
+        InvalidConfiguration: Names all that is wrong.
+    """
+    environment = os.environ if environment is None else environment
+    file = file or find_file(environment)
+    tree: dict[str, Any] = {}
+    origins: dict[_Path, str] = {}
+    for origin, path, value in (
+        *_from_file(file),
+        *_from_environment(environment),
+        *_from_flags(flags or {}),
+    ):
+        _put(tree, path, value)
+        origins[path] = origin
+    try:
+        return model.model_validate(tree)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        raise InvalidConfiguration([_sentence(each, model, origins) for each in found]) from None
+
+
+def find_file(environment: Mapping[str, str]) -> Path | None:
+    """Return the file of the working folder, else of the user's configuration folder, if any."""
+    home = Path(environment.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
+    for candidate in (Path(FILE_NAME), home / "brokkr" / FILE_NAME):
+        if candidate.is_file():
+            return candidate
+    return None
+
+
+def _from_file(file: Path | None) -> Iterator[tuple[str, _Path, object]]:
+    if file is None:
+        return
+    try:
+        tree = tomllib.loads(file.read_text())
+    except OSError as error:
+        raise InvalidConfiguration([f"{file}: {error.strerror}"]) from error
+    except ValueError as error:  # not TOML, or not even UTF-8
+        raise InvalidConfiguration([f"{file}: not valid TOML: {error}"]) from error
+    for path, value in _leaves(tree, ()):
+        yield str(file), path, value
+
+
+def _leaves(tree: Mapping[str, Any], parent: _Path) -> Iterator[tuple[_Path, object]]:
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, (*parent, key))
+        else:
+            yield (*parent, key), value
+
+
+def _from_environment(environment: Mapping[str, str]) -> Iterator[tuple[str, _Path, object]]:
+    for name, value in sorted(environment.items()):
+        if name.startswith(PREFIX):
+            yield name, tuple(name.removeprefix(PREFIX).lower().split("__")), value
+
+
+def _from_flags(flags: Mapping[str, object]) -> Iterator[tuple[str, _Path, object]]:
+    for key, value in flags.items():
+        if value is not None:
+            yield "command line", tuple(key.split(".")), value
+
+
+def _put(tree: dict[str, Any], path: _Path, value: object) -> None:
+    *parents, last = path
+    for key in parents:
+        inner = tree.get(key)
+        if not isinstance(inner, dict):
+            inner = tree[key] = {}
+        tree = inner
+    tree[last] = value
+
+
+def _sentence(error: ErrorDetails, model: type[BaseModel], origins: Mapping[_Path, str]) -> str:
+    path = tuple(str(part) for part in error["loc"])
+    origin = next(
+        (name for known, name in origins.items() if known[: len(path)] == path[: len(known)]),
+        "configuration",
+    )
+    key = ".".join(path)
+    if error["type"] != "extra_forbidden":
+        return f"{origin}: {key}: {error['msg'].removeprefix('Value error, ')}"
+    known_keys = _keys_at(model, path[:-1])
+    near = difflib.get_close_matches(path[-1], known_keys, n=1, cutoff=0.5)
+    advice = f"did you mean {near[0]}?" if near else f"known are {', '.join(known_keys)}"
+    return f"{origin}: {key} is not known; {advice}"
+
+
+def _keys_at(model: type[BaseModel], path: _Path) -> list[str]:
+    for key in path:
+        inner = model.model_fields[key].annotation
+        assert isinstance(inner, type)
+        assert issubclass(inner, BaseModel)
+        model = inner
+    return list(model.model_fields)
