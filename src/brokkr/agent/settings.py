@@ -7,7 +7,7 @@ The sections and their keys are those of the configuration file: ``[agent]``,
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
@@ -86,6 +86,9 @@ class AgentSettings(_Section):
     kubeconfig: Path | None = Field(
         default=None,
         description="Which cluster; default: KUBECONFIG, the pod's own cluster, ~/.kube/config.",
+    )
+    log_format: Literal["console", "json"] = Field(
+        default="console", description="For people or for a log collector."
     )
     work_queue: WorkQueueSettings = WorkQueueSettings()
     work_crd: WorkCrdSettings = WorkCrdSettings()

@@ -5,11 +5,9 @@ The broker, wired: the only place where its parts are made and put together.
 """
 
 import asyncio
-import logging
 import resource
 import signal
 import socket
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
@@ -79,7 +77,6 @@ async def serve(settings: BrokerSettings, database_url: str, *, pool_size: int =
         AddressTaken: Somebody else listens there.
         BrokerUnavailable: The database does not let us in.
     """
-    _configure_logging(settings)
     _raise_file_limit()
     with _listening(settings) as listener, _signals_only_stop_the_server():
         app = create_app(settings, database_url=database_url, pool_size=pool_size)
@@ -189,32 +186,6 @@ def _signals_only_stop_the_server() -> Iterator[None]:
 
 def _ignore(_number: int, _frame: object) -> None:
     """Do nothing: unlike SIG_IGN this is not inherited by child processes."""
-
-
-def _configure_logging(settings: BrokerSettings) -> None:
-    renderer = (
-        structlog.processors.JSONRenderer()
-        if settings.log_format == "json"
-        else structlog.dev.ConsoleRenderer()
-    )
-    prepare: list[structlog.typing.Processor] = [
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso"),
-    ]
-    if settings.log_format == "json":
-        prepare.append(structlog.processors.format_exc_info)
-    structlog.configure(
-        processors=[*prepare, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
-    # What libraries log, the server's tracebacks above all, takes the same way.
-    handler = logging.StreamHandler()
-    strip = structlog.stdlib.ProcessorFormatter.remove_processors_meta
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(processors=[strip, renderer], foreign_pre_chain=prepare)
-    )
-    logging.basicConfig(handlers=[handler], level=logging.WARNING)
 
 
 def _raise_file_limit() -> None:

@@ -9,8 +9,9 @@ import typer
 from brokkr.agent.app import run as run_agent
 from brokkr.agent.kube.errors import KubeError
 from brokkr.cli.arguments import parse_changes, parse_pairs
+from brokkr.cli.logs import log_to_stderr
 from brokkr.cli.output import Format, Output, render_columns, render_pairs, render_time, show
-from brokkr.cli.run import fail, log_to_stderr, run
+from brokkr.cli.run import fail, run
 from brokkr.cli.settings import ConfigFile, Key, Settings, Url, connect
 from brokkr.configuration import load
 from brokkr.wire.bodies import AgentBody, AgentPage, RegisterAgent, RegisteredAgent, RelabelAgent
@@ -45,9 +46,9 @@ def run_(
                 "agent.work_crd.namespace": namespace,
             },
         )
+        log_to_stderr(settings.agent.log_format)
         await run_agent(settings.agent)
 
-    log_to_stderr()
     try:
         run(work())
     except KubeError as error:

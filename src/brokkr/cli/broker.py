@@ -13,7 +13,8 @@ from brokkr.broker.app import serve as serve_broker
 from brokkr.broker.db.embedded import embedded_postgres
 from brokkr.broker.db.keys import create_admin_key as make_admin_key
 from brokkr.broker.db.migrate import migrate as migrate_database
-from brokkr.cli.run import log_to_stderr, run
+from brokkr.cli.logs import log_to_stderr
+from brokkr.cli.run import run
 from brokkr.cli.settings import ConfigFile, Settings
 from brokkr.configuration import load
 
@@ -48,10 +49,10 @@ def serve(
                 "database.url": database_url,
             },
         )
+        log_to_stderr(settings.broker.log_format)
         async with _database(settings) as url:
             await serve_broker(settings.broker, url, pool_size=settings.database.pool_size)
 
-    log_to_stderr()
     run(work(), loop_factory=uvloop.new_event_loop)
 
 

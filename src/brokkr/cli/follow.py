@@ -13,6 +13,7 @@ from time import monotonic
 from typing import Final
 from uuid import UUID
 
+from brokkr.cli.output import plain
 from brokkr.client import BrokerClient
 from brokkr.wire.bodies import Progress, WorkBody, WorkState
 from brokkr.work.errors import BrokerUnavailable
@@ -54,7 +55,7 @@ async def follow(client: BrokerClient, work: WorkBody, *, say: Say) -> WorkBody:
                     told.add((chapter.text, chapter.round))
                     at = chapter.at or datetime.now(UTC)
                     latest = max(latest, (at - work.created_at).total_seconds())
-                    say(f"{latest:7.1f} s  {chapter.text}")
+                    say(f"{latest:7.1f} s  {plain(chapter.text)}")
             if work.status.is_finished:
                 return work
             await asyncio.sleep(LOOK_SECONDS)

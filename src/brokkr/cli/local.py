@@ -1,20 +1,26 @@
 """``brokkr local``: the whole system on one machine."""
 
 import asyncio
+import json
 import signal
 import sys
+import tempfile
+import textwrap
 from collections.abc import Coroutine
 from pathlib import Path
 from time import monotonic
 from typing import Annotated, Any
 
 import typer
+import yaml
 
 from brokkr.agent.kube.errors import KubeError
+from brokkr.cli.follow import follow
+from brokkr.client import BrokerClient
 from brokkr.local.binaries import ProgramsMissing, ensure_programs, kubernetes_programs
 from brokkr.local.credentials import Credentials
 from brokkr.local.git_server import GitFailed
-from brokkr.local.process import ServerFailed
+from brokkr.local.process import ServerFailed, tethered
 from brokkr.local.up import (
     AGENT,
     CLONE_SECRET,
@@ -25,6 +31,7 @@ from brokkr.local.up import (
     Ports,
     local_system,
 )
+from brokkr.wire.bodies import SubmitWork, TargetBody
 from brokkr.work.errors import BrokkrError
 
 app = typer.Typer(
@@ -35,9 +42,14 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
+EXAMPLE = Path("examples/hello-image")
 RUN_PROGRAMS = ("buildah", "busybox", "docker-registry", "git", "skopeo")
 PORTS = Ports()
 CREDENTIALS = Credentials("brokkr", "local-only")
+
+
+class DemoFailed(Exception):
+    """Something that the demo shows did not happen."""
 
 
 def _say(line: str) -> None:
@@ -56,7 +68,7 @@ def prepare() -> None:
 
 
 @app.command()
-def up(  # noqa: PLR0917 - typer makes flags of them
+def up(
     folder: Annotated[
         Path, typer.Option(help="For data, logs and keys; emptied at each start.")
     ] = Path(".brokkr"),
@@ -84,8 +96,7 @@ def up(  # noqa: PLR0917 - typer makes flags of them
 
     A port that is taken is replaced by a free one, and said.
     """
-    example = Path("examples/hello-image")
-    sources = publish or ([example] if example.is_dir() else [])
+    sources = publish or ([EXAMPLE] if EXAMPLE.is_dir() else [])
 
     async def run() -> None:
         started = monotonic()
@@ -136,7 +147,100 @@ def _introduce(system: LocalSystem, repositories: list[str], private: bool, seco
     print("\n".join(lines), flush=True)
 
 
-_EXPECTED = (AlreadyRunning, ProgramsMissing, ServerFailed, GitFailed, BrokkrError, KubeError)
+@app.command()
+def demo(
+    folder: Annotated[
+        Path, typer.Argument(help="Holds a Dockerfile and work.yaml, the Build to submit.")
+    ] = EXAMPLE,
+) -> None:
+    """
+    Start everything, build an image, prove it, and stop everything again.
+
+    The data is thrown away; programs that were compiled or installed are kept.
+    """
+
+    async def run() -> None:
+        started = monotonic()
+        print(f"1. start everything on this machine (data in {scratch})", flush=True)
+        async with local_system(Path(scratch), say=_say, sources=[folder.absolute()]) as system:
+            print(f"   ready after {monotonic() - started:.1f} s", flush=True)
+            await _show_a_build(system, folder)
+            print("5. stop everything", flush=True)
+        print(f"done after {monotonic() - started:.1f} s", flush=True)
+
+    with tempfile.TemporaryDirectory(prefix="brokkr-demo-", ignore_cleanup_errors=True) as scratch:
+        _run(run())
+
+
+async def _show_a_build(system: LocalSystem, folder: Path) -> None:
+    # The file names the usual ports; these may be others.
+    text = (folder / "work.yaml").read_text()
+    text = text.replace("http://127.0.0.1:3080", system.git_url)
+    text = text.replace("127.0.0.1:5000", system.registry)
+    async with BrokerClient(system.broker_url, system.admin_key) as client:
+        print(f"2. submit {folder / 'work.yaml'}, and follow it", flush=True)
+        work = await client.submit_work(
+            SubmitWork(
+                work_type="build",
+                template=text,
+                target=TargetBody(match_labels={"env": "local"}),
+            )
+        )
+        work = await follow(client, work, say=lambda line: print(f"   {line}", flush=True))
+    result = work.result or {}
+    if not work.success:
+        raise DemoFailed(f"the build ended {work.status}: {work.result_message}")
+
+    image = f"{system.registry}/{result['image'].partition('/')[2]}"
+    print(f"   image   {result['image']}\n   digest  {result['digest']}", flush=True)
+    print("3. read the image back from the registry, and run it", flush=True)
+    inspected = json.loads(
+        await _output("skopeo", "inspect", "--tls-verify=false", f"docker://{image}")
+    )
+    if inspected["Digest"] != result["digest"]:
+        raise DemoFailed(f"the registry has {inspected['Digest']}")
+    print(f"   skopeo inspect says {inspected['Digest']}: the same", flush=True)
+    for line in (await _run_image(image, system.folder)).splitlines():
+        print(f"   it says: {line}", flush=True)
+    print("4. the entry in the log", flush=True)
+    entry = work.model_dump(mode="json", exclude_none=True, exclude={"resource", "progress"})
+    print(textwrap.indent(yaml.safe_dump(entry, sort_keys=False), "   "), end="", flush=True)
+
+
+async def _run_image(image: str, folder: Path) -> str:
+    storage = (
+        *("--root", f"{folder}/demo/root", "--runroot", f"{folder}/demo/run"),
+        *("--storage-driver", "vfs"),
+    )
+    container = await _output(
+        *("buildah", *storage, "from", "--tls-verify=false", f"docker://{image}")
+    )
+    return await _output(
+        *("buildah", *storage, "run", "--isolation", "chroot", container.strip()),
+        *("--", "cat", "/hello.txt"),
+    )
+
+
+async def _output(*command: str) -> str:
+    process = await asyncio.create_subprocess_exec(
+        *tethered(command), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    output, errors = await process.communicate()
+    if process.returncode != 0:
+        said = errors.decode(errors="replace").strip()
+        raise DemoFailed(f"{' '.join(command[:2])} ended with {process.returncode}: {said}")
+    return output.decode()
+
+
+_EXPECTED = (
+    AlreadyRunning,
+    DemoFailed,
+    ProgramsMissing,
+    ServerFailed,
+    GitFailed,
+    BrokkrError,
+    KubeError,
+)
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

@@ -31,7 +31,8 @@ def show(answer: BaseModel, output: Format, *, table: Callable[[], str]) -> None
     """Print an answer to standard output; the table is made only if it is wanted."""
     match output:
         case Format.TABLE:
-            print(table())
+            if text := table():
+                print(text)
         case Format.JSON:
             print(json.dumps(answer.model_dump(mode="json"), indent=2))
         case Format.YAML:
@@ -45,7 +46,7 @@ def say(line: str) -> None:
 
 def render_columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Render rows under a head, each column as wide as its widest cell."""
-    lines = [head, *rows]
+    lines = [head, *([plain(cell) for cell in row] for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
@@ -55,9 +56,14 @@ def render_columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def render_facts(facts: Sequence[tuple[str, str]]) -> str:
     """Render what is known, one fact a line; facts without a value are left out."""
-    known = [(name, value) for name, value in facts if value]
+    known = [(name, plain(value)) for name, value in facts if value]
     width = max((len(name) for name, _ in known), default=0)
     return "\n".join(f"{name.ljust(width)}  {value}" for name, value in known)
+
+
+def plain(text: str) -> str:
+    """Make one line of a text from elsewhere, without what would command the terminal."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
 def render_pairs(pairs: dict[str, str]) -> str:

@@ -5,14 +5,12 @@ The only place that knows exit codes and what an error looks like on the termina
 """
 
 import asyncio
-import logging
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Mapping
 from types import MappingProxyType
 from typing import Any, Final, NoReturn, TypeVar
 
-import structlog
 import typer
 
 from brokkr.configuration import InvalidConfiguration
@@ -89,19 +87,6 @@ def fail(error: BrokkrError) -> NoReturn:
         if kind in HINTS:
             print(f"hint: {HINTS[kind]}", file=sys.stderr)
     raise typer.Exit(next(EXIT_CODES[kind] for kind in kinds if kind in EXIT_CODES))
-
-
-def log_to_stderr() -> None:
-    """Keep standard output for what the command was asked for."""
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso"),
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
-        ],
-    )
 
 
 async def _stopped_by_sigterm(work: Coroutine[Any, Any, _T]) -> _T:

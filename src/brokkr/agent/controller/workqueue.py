@@ -65,7 +65,7 @@ class Workqueue:
         """Add a key after a delay that doubles with each failure in a row; return it."""
         count = self._failures.get(key, 0)
         self._failures[key] = count + 1
-        delay = min(FIRST_BACKOFF * 2 ** min(count, 20), LAST_BACKOFF) * self._jitter()
+        delay: timedelta = min(FIRST_BACKOFF * 2.0 ** min(count, 20), LAST_BACKOFF) * self._jitter()
         self.add_later(key, delay)
         return delay
 
