@@ -123,7 +123,7 @@ async def end_of(client: BrokerClient, work: WorkBody) -> WorkBody:
         found = await client.get_work(work.id)
         return found if found.status.is_finished else None
 
-    return await eventually(is_finished, within=90)  # type: ignore[return-value]
+    return await eventually(is_finished, within=90)
 
 
 async def inspect(image: str) -> dict[str, Any]:
@@ -223,26 +223,24 @@ async def test_a_wrong_git_password_is_a_permanent_failure_that_says_so(
 async def test_a_wrong_registry_password_fails_at_the_push(
     system: LocalSystem, client: BrokerClient, cluster: KubeClient
 ) -> None:
-    login = {"username": "brokkr", "password": "wrong"}
-    auths = json.dumps({"auths": {system.registry: login}})
     secret = await a_secret(
         cluster,
         "wrong-registry",
         "kubernetes.io/dockerconfigjson",
-        **{".dockerconfigjson": auths},
+        **{".dockerconfigjson": Credentials("brokkr", "wrong").docker_config(system.registry)},
     )
     work = await run(client, a_build(system, "x2", push_secret=secret))
 
     assert work.status is WorkState.FAILED
     assert work.result is not None
-    assert work.result["step"] == "step-image-processing"
+    assert work.result["step"]["container"] == "step-image-processing"
 
 
 @pytest.mark.parametrize("which", ["clone_secret", "push_secret"])
 async def test_a_missing_secret_is_a_permanent_failure_that_names_it(
     system: LocalSystem, client: BrokerClient, which: str
 ) -> None:
-    template = a_build(system, "x3", **{which: "no-such-secret"})  # type: ignore[arg-type]
+    template = a_build(system, "x3", **{which: "no-such-secret"})
     work = await run(client, template, max_retries=3)
 
     assert work.status is WorkState.FAILED

@@ -40,7 +40,6 @@ TESTED_ELSEWHERE = {
     "integration/broker/api/test_replicas.py": {"broker/db/notifications.py"},
     "integration/broker/api/test_agents.py": {"broker/db/agents.py"},
     "integration/broker/api/test_work.py": {"broker/db/execution_log.py"},
-    "integration/broker/db/test_embedded.py": {"broker/db/postgres_programs.py"},
     "integration/local/test_build_runner.py": {
         "local/build_runner/admission.py",
         "local/build_runner/commands.py",

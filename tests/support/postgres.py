@@ -12,7 +12,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from brokkr.broker.db.embedded import embedded_postgres
+from brokkr.broker.db.embedded import _serves, embedded_postgres
 from brokkr.broker.db.migrate import migrate
 from brokkr.broker.db.pool import open_pool
 
@@ -45,6 +45,12 @@ async def pool(database_url: str) -> AsyncIterator[asyncpg.Pool]:
     """The broker's own kind of pool, on a fresh database."""
     async with open_pool(database_url) as pool:
         yield pool
+
+
+def servers_of(data_dir: Path) -> list[int]:
+    """The processes of a data folder's server: the postmaster and all that serve for it."""
+    pids = [int(each.name) for each in Path("/proc").iterdir() if each.name.isdigit()]
+    return [pid for pid in pids if _serves(data_dir / "postgres", pid)]
 
 
 def _database(url: str, name: str) -> str:

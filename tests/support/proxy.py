@@ -1,27 +1,28 @@
 """
 Stands between the agent and one of its servers, and lets a test cut in at any request.
 
-Forwards everything, watches included, to the real server.  Before and after each request
-that changes something it asks ``on_write``, which may kill the agent there.
+Forwards everything, watches included, to the real server.  Each request that changes
+something is forwarded inside the block that ``around_write`` makes: what stands before its
+``yield`` happens before the server sees the request, what stands after it before the agent
+sees the answer.
 """
 
-import asyncio
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 
 import aiohttp
 from aiohttp import web
 
-OnWrite = Callable[[str, str, str], Awaitable[None]]
-"""Called with "before" or "after", the method and the path."""
+AroundWrite = Callable[[str, str], AbstractAsyncContextManager[None]]
+"""Called with the method and the path of a request."""
 
 _HOP_BY_HOP = {"connection", "content-length", "host", "transfer-encoding", "content-encoding"}
 
 
 @asynccontextmanager
 async def proxy(
-    upstream: str, on_write: OnWrite, *, tls: ssl.SSLContext | None = None
+    upstream: str, around_write: AroundWrite, *, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[str]:
     """Listen on a free port for the length of the block; yield the URL."""
     connector = aiohttp.TCPConnector(ssl=tls or True, limit=0)
@@ -30,20 +31,23 @@ async def proxy(
         async def forward(request: web.Request) -> web.StreamResponse:
             body = await request.read()
             is_write = request.method != "GET"
-            if is_write:
-                await on_write("before", request.method, request.path)
-            async with session.request(
-                request.method,
-                upstream + request.raw_path,
-                data=body or None,
-                headers={k: v for k, v in request.headers.items() if k.lower() not in _HOP_BY_HOP},
-                timeout=aiohttp.ClientTimeout(total=None),
-                allow_redirects=False,
-            ) as answer:
+            around = around_write(request.method, request.path) if is_write else nullcontext()
+            async with (
+                around,
+                session.request(
+                    request.method,
+                    upstream + request.raw_path,
+                    data=body or None,
+                    headers={
+                        k: v for k, v in request.headers.items() if k.lower() not in _HOP_BY_HOP
+                    },
+                    timeout=aiohttp.ClientTimeout(total=None),
+                    allow_redirects=False,
+                ) as answer,
+            ):
                 headers = {k: v for k, v in answer.headers.items() if k.lower() not in _HOP_BY_HOP}
                 if is_write:
                     content = await answer.read()
-                    await on_write("after", request.method, request.path)
                     return web.Response(status=answer.status, headers=headers, body=content)
                 response = web.StreamResponse(status=answer.status, headers=headers)
                 await response.prepare(request)
@@ -63,8 +67,3 @@ async def proxy(
             yield f"http://127.0.0.1:{port}"
         finally:
             await runner.cleanup()
-
-
-async def nothing(when: str, method: str, path: str) -> None:
-    """Let every request through."""
-    await asyncio.sleep(0)

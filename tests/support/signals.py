@@ -7,7 +7,7 @@ from typing import TypeVar
 _T = TypeVar("_T")
 
 
-async def eventually(fact: Callable[[], Awaitable[_T]], *, within: float = 20) -> _T:
+async def eventually(fact: Callable[[], Awaitable[_T | None]], *, within: float = 20) -> _T:
     """Ask until the answer is a true one, and return it; give up after ``within`` seconds."""
     async with asyncio.timeout(within):
         while True:

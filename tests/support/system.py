@@ -44,9 +44,7 @@ async def a_broker(
         "broker",
         brokkr("broker", "serve"),
         log=folder / f"broker-{port}.log",
-        env=environment(
-            BROKER__PORT=str(port), DATABASE__URL=database_url, **settings
-        ),
+        env=environment(BROKER__PORT=str(port), DATABASE__URL=database_url, **settings),
         cwd=folder,
         is_ready=is_ready,
     ):
@@ -94,4 +92,3 @@ def proxied_kubeconfig(original: Path, url: str, to: Path) -> Path:
     document["clusters"][0]["cluster"] = {"server": url}
     to.write_text(yaml.safe_dump(document))
     return to
-

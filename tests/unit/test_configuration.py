@@ -1,6 +1,7 @@
 """Flags over environment over file over defaults; every error says where it comes from."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
@@ -34,7 +35,7 @@ def a_file(folder: Path, text: str) -> Path:
     return file
 
 
-def problems_of(**arguments: object) -> list[str]:
+def problems_of(**arguments: Any) -> list[str]:
     with pytest.raises(InvalidConfiguration) as caught:
         load(Settings, **{"environment": {}, **arguments})
     return caught.value.problems

@@ -1,5 +1,7 @@
 """``brokkr agent``: run an agent, and say which agents there are."""
 
+import asyncio
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
@@ -47,7 +49,8 @@ def run_(
             },
         )
         log_to_stderr(settings.agent.log_format)
-        await run_agent(settings.agent)
+        with suppress(asyncio.CancelledError):  # to be stopped is how an agent ends
+            await run_agent(settings.agent)
 
     try:
         run(work())

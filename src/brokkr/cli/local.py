@@ -80,7 +80,11 @@ def up(
     ] = None,
     publish: Annotated[
         list[Path] | None,
-        typer.Option(help="Serve this folder as a git repository of its name. Repeatable."),
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            help="Serve this folder as a git repository of its name. Repeatable.",
+        ),
     ] = None,
     private: Annotated[
         bool, typer.Option("--private", help="Git server and registry ask for a password.")
@@ -150,7 +154,12 @@ def _introduce(system: LocalSystem, repositories: list[str], private: bool, seco
 @app.command()
 def demo(
     folder: Annotated[
-        Path, typer.Argument(help="Holds a Dockerfile and work.yaml, the Build to submit.")
+        Path,
+        typer.Argument(
+            exists=True,
+            file_okay=False,
+            help="Holds a Dockerfile and work.yaml, the Build to submit.",
+        ),
     ] = EXAMPLE,
 ) -> None:
     """

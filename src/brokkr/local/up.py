@@ -8,7 +8,6 @@ earlier run left behind, by a kill for instance, is emptied first.
 
 import asyncio
 import fcntl
-import json
 import os
 import shutil
 import socket
@@ -180,7 +179,9 @@ class _Starter:
         self.servers: list[Server] = []
 
     def port(self, name: str, wanted: int) -> int:
-        """Return the wanted port, or a free one if somebody listens there."""
+        """Return the wanted port, or a free one if it is 0 or somebody listens there."""
+        if wanted == 0:
+            return free_port()
         with socket.socket() as one:
             one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -348,7 +349,7 @@ async def _prepare_namespace(kube: KubeClient) -> None:
 async def _store(kubeconfig: Path, credentials: Credentials, registry_host: str) -> None:
     """Put the credentials where Builds can name them."""
     login = {"username": credentials.user, "password": credentials.password}
-    docker = json.dumps({"auths": {registry_host: login}})
+    docker = credentials.docker_config(registry_host)
     async with KubeClient(KubeConfig.load(kubeconfig)) as kube:
         for name, kind, data in (
             (CLONE_SECRET, "kubernetes.io/basic-auth", login),

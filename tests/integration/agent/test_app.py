@@ -76,7 +76,7 @@ class Stage:
             found = await self.broker.admin.get_work(work.id)
             return found if found.status.is_finished else None
 
-        return await eventually(is_finished)  # type: ignore[return-value]
+        return await eventually(is_finished)
 
     async def in_state(self, work: WorkBody, state: WorkState) -> None:
         async def is_so() -> bool:

@@ -97,7 +97,7 @@ class Lab:
                 if manifest["metadata"].get("name") == name:
                     yield kind, manifest
 
-        async with aclosing(watch), aclosing(events()) as chosen:  # type: ignore[type-var]
+        async with aclosing(watch), aclosing(events()) as chosen:
             yield chosen
 
     @asynccontextmanager

@@ -246,10 +246,14 @@ def _render_url(host: str) -> str:
 async def _prepare(folder: Path) -> _Server:
     user = server_user(folder)
     programs = await asyncio.to_thread(reachable_programs, user)
-    if not folder.exists():
+    if _is_new(folder):
         log.info("embedded postgres is being initialised", folder=str(folder))
         await _initialise(folder, programs, user)
     return _Server(folder, programs, user)
+
+
+def _is_new(folder: Path) -> bool:
+    return not folder.exists()
 
 
 async def _initialise(folder: Path, programs: Path, user: pwd.struct_passwd) -> None:

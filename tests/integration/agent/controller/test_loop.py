@@ -132,7 +132,7 @@ async def until(kube: KubeClient, namespace: str, name: str, *phases: Phase) -> 
         work = await read(kube, namespace, name)
         return work if work.status.phase in phases else None
 
-    return await eventually(work_in_phase)  # type: ignore[return-value]
+    return await eventually(work_in_phase)
 
 
 async def test_a_build_goes_through_and_its_result_is_in_the_status(

@@ -1,26 +1,27 @@
-"""A real server, real kills: what was acknowledged is there afterwards, and nothing is left over."""
+"""A real server, real kills: what was acknowledged is kept, and nothing is left over."""
 
 import asyncio
 import os
 import pwd
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
 
-from brokkr.broker.db import postgres_programs
-from brokkr.broker.db.embedded import _serves, embedded_postgres
+from brokkr.broker.db.embedded import embedded_postgres
 from brokkr.broker.db.postgres_programs import (
     EmbeddedPostgresFailed,
     reachable_programs,
     server_user,
 )
+from support.postgres import servers_of
+from support.signals import eventually
 
 pytestmark = pytest.mark.postgres
 
@@ -56,6 +57,7 @@ async def an_owner(data_dir: Path, *, uid: int | None = None) -> AsyncIterator["
         yield Owner(process, await _line(process))
     finally:
         if process.returncode is None:
+            assert process.stdin is not None
             process.stdin.close()
             await process.wait()
 
@@ -71,11 +73,13 @@ class Owner:
 
 
 async def _line(process: asyncio.subprocess.Process) -> str:
+    assert process.stdout is not None
     return (await process.stdout.readline()).decode().strip()
 
 
 async def write(url: str, value: int) -> None:
     connection = await asyncpg.connect(url)
+    await connection.execute("SELECT pg_advisory_lock(1)")  # IF NOT EXISTS alone can race
     await connection.execute("CREATE TABLE IF NOT EXISTS kept (value int)")
     await connection.execute("INSERT INTO kept VALUES ($1)", value)
     await connection.close()
@@ -89,23 +93,24 @@ async def read(url: str) -> list[int]:
 
 
 async def until(fact: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not fact():
-            await asyncio.sleep(0.02)
+    async def ask() -> bool:
+        return fact()
+
+    await eventually(ask)
 
 
 async def until_readable(url: str) -> list[int]:
-    async with asyncio.timeout(20):
-        while True:
-            try:
-                return await read(url)
-            except (OSError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError):
-                await asyncio.sleep(0.02)
+    async def ask() -> list[int]:
+        try:
+            return await read(url)
+        except (OSError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError):
+            return []
+
+    return await eventually(ask)
 
 
-def servers_of(data_dir: Path) -> list[int]:
-    pids = [int(each.name) for each in Path("/proc").iterdir() if each.name.isdigit()]
-    return [pid for pid in pids if _serves(data_dir / "postgres", pid)]
+def program_of(pid: int) -> Path:
+    return Path(f"/proc/{pid}/exe").readlink()
 
 
 def postmaster(data_dir: Path) -> int:
@@ -181,24 +186,20 @@ async def test_a_second_opener_can_open_again_when_the_owner_has_died(tmp_path: 
             assert await read(again) == [1]
 
 
-async def test_many_openers_at_once_share_one_new_server(tmp_path: Path) -> None:
+async def test_openers_that_come_at_once_share_one_new_server(tmp_path: Path) -> None:
+    together = asyncio.Barrier(4)
+
     async def open_and_write(value: int) -> None:
         async with embedded_postgres(tmp_path) as url:
             await write(url, value)
-            everybody_wrote.release()
-            await all_done.wait()
-
-    everybody_wrote, all_done = asyncio.Semaphore(0), asyncio.Event()
-    async with asyncio.TaskGroup() as group, asyncio.timeout(30):
-        async with embedded_postgres(tmp_path) as url:
-            await write(url, 0)
-            for value in (1, 2, 3):
-                group.create_task(open_and_write(value))
-            for _ in range(3):
-                await everybody_wrote.acquire()
+            await together.wait()
 
             assert await read(url) == [0, 1, 2, 3]
-            all_done.set()
+            await together.wait()
+
+    async with asyncio.TaskGroup() as group:
+        for value in range(4):
+            group.create_task(open_and_write(value))
 
 
 async def test_an_interrupted_initialisation_is_begun_again(tmp_path: Path) -> None:
@@ -214,8 +215,8 @@ async def test_a_pid_file_that_names_a_stranger_does_not_stop_the_start(tmp_path
     async with embedded_postgres(tmp_path) as url:
         await write(url, 1)
     user = server_user(tmp_path / "postgres")
-    other = {"user": user.pw_uid, "group": user.pw_gid} if os.geteuid() == 0 else {}
-    stranger = subprocess.Popen(["/bin/sleep", "60"], **other)
+    other: dict[str, Any] = {"user": user.pw_uid, "group": user.pw_gid} if os.geteuid() == 0 else {}
+    stranger = await asyncio.create_subprocess_exec("/bin/sleep", "60", **other)
     try:
         pid_file = tmp_path / "postgres/postmaster.pid"
         pid_file.write_text(f"{stranger.pid}\n/proc/self/cwd\n1\n5432\n.\n\n    1 1\n")
@@ -223,7 +224,7 @@ async def test_a_pid_file_that_names_a_stranger_does_not_stop_the_start(tmp_path
             assert await read(url) == [1]
     finally:
         stranger.kill()
-        stranger.wait()
+        await stranger.wait()
 
 
 async def test_a_path_that_is_too_long_for_a_socket_works(tmp_path: Path) -> None:
@@ -295,41 +296,6 @@ async def test_an_ordinary_user_gets_a_server_of_its_own(
             assert await read(url) == [1]
     finally:
         shutil.rmtree(home)
-
-
-@as_root
-async def test_programs_where_the_server_may_not_go_are_copied_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    found = postgres_programs.find_programs()
-    site, install = tmp_path / "site", found.parent
-    shutil.copytree(install, site / install.parent.name / install.name, symlinks=True)
-    libraries = found.parents[2] / f"{install.parent.name}.libs"
-    shutil.copytree(libraries, site / libraries.name)
-    hidden = site / install.parent.name / install.name / "bin"
-    cache = Path("/tmp") / f"brokkr-test-cache-{os.getpid()}"
-    monkeypatch.setattr(postgres_programs, "PROGRAM_CACHE", cache)
-    monkeypatch.setattr(postgres_programs, "find_programs", lambda: hidden)
-    try:
-        async with embedded_postgres(tmp_path / "data") as url:
-            await write(url, 1)
-            executable = Path(f"/proc/{postmaster(tmp_path / 'data')}/exe").readlink()
-        copies = sorted(each.name for each in cache.iterdir())
-
-        assert executable.is_relative_to(cache)
-        assert copies == ["lock", executable.relative_to(cache).parts[0]]
-        assert reachable_programs(server_user(tmp_path / "none")).is_relative_to(cache)
-    finally:
-        shutil.rmtree(cache)
-
-
-async def test_without_programs_the_error_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(postgres_programs, "_candidates", lambda: iter([tmp_path]))
-    with pytest.raises(EmbeddedPostgresFailed, match=r"brokkr\[embedded\]"):
-        async with embedded_postgres(tmp_path / "data"):
-            pass
 
 
 async def test_a_data_folder_that_is_a_file_is_an_error_in_words(tmp_path: Path) -> None:

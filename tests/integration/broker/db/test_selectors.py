@@ -132,6 +132,7 @@ async def test_new_selectors_and_relabelled_agents_always_find_each_other(queue:
             *(queue.relabel(agent, **label) for agent in agents),
         )
 
+        assert work_id is not None
         assert (await queue.look(work_id)).eligible_agents == len(agents)
 
 

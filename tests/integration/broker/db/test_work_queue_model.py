@@ -167,8 +167,8 @@ class QueueMachine(RuleBasedStateMachine):
 
 
 def test_the_queue_answers_as_its_model_does(database_url: str) -> None:
-    run_state_machine_as_test(  # type: ignore[no-untyped-call]
-        lambda: QueueMachine(database_url),
+    run_state_machine_as_test(
+        lambda: QueueMachine(database_url),  # type: ignore[arg-type]  # it calls it
         settings=settings(
             max_examples=30,
             stateful_step_count=40,

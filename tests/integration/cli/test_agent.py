@@ -1,0 +1,96 @@
+"""``brokkr agent`` against a real broker."""
+
+import json
+import signal
+from pathlib import Path
+
+import yaml
+
+from brokkr.client import BrokerClient
+from support.broker import RunningBroker
+from support.command_line import CommandLine
+
+
+async def test_the_key_of_a_new_agent_is_the_last_line_and_opens_the_broker(
+    brokkr: CommandLine, broker: RunningBroker
+) -> None:
+    words = ("--cluster-name", "edge", "--label", "gpu=true", "--annotation", "team=ml")
+    done = await brokkr("agent", "create", "edge-1", *words)
+
+    async with BrokerClient(broker.url, done.out.splitlines()[-1]) as client:
+        agent = await client.get_agent("self")
+    assert (agent.name, agent.cluster_name) == ("edge-1", "edge")
+    assert (agent.labels, agent.annotations) == ({"gpu": "true"}, {"team": "ml"})
+
+
+async def test_a_program_gets_the_key_as_a_field(brokkr: CommandLine) -> None:
+    done = await brokkr("agent", "create", "edge-1", "-o", "json")
+
+    assert json.loads(done.out)["key"].startswith("brokkr_agt")
+
+
+async def test_a_taken_name_and_a_bad_label_are_errors_in_words(brokkr: CommandLine) -> None:
+    await brokkr("agent", "create", "edge-1")
+
+    taken = await brokkr("agent", "create", "edge-1")
+    bad = await brokkr("agent", "create", "edge-2", "--label", "gpu=not valid")
+
+    assert (taken.code, taken.err) == (1, "error: an agent named 'edge-1' exists already\n")
+    assert bad.code == 2
+    assert bad.err.startswith("error: labels.gpu: ")
+
+
+async def test_labels_are_set_and_removed(brokkr: CommandLine) -> None:
+    await brokkr("agent", "create", "edge-1", "--label", "gpu=true", "--label", "zone=a")
+
+    await brokkr("agent", "label", "edge-1", "gpu=false", "zone-", "env=test")
+    listed = await brokkr("agent", "list", "-o", "yaml")
+
+    (agent,) = yaml.safe_load(listed.out)["items"]
+    assert agent["labels"] == {"gpu": "false", "env": "test"}
+
+
+async def test_the_list_has_a_line_for_each_agent_by_name(brokkr: CommandLine) -> None:
+    for name in ("b", "a"):
+        await brokkr("agent", "create", name, "--label", f"is={name}")
+
+    listed = await brokkr("agent", "list")
+
+    assert [line.split()[0] for line in listed.out.splitlines()] == ["NAME", "a", "b"]
+    assert "is=a" in listed.out.splitlines()[1]
+
+
+async def test_an_unknown_agent_ends_with_5(brokkr: CommandLine) -> None:
+    assert (await brokkr("agent", "label", "nobody", "a=b")).code == 5
+
+
+async def test_the_definition_of_the_work_resource_is_printed(tmp_path: Path) -> None:
+    done = await CommandLine(tmp_path)("agent", "crd")
+
+    assert yaml.safe_load(done.out)["metadata"]["name"] == "works.brokkr.io"
+
+
+async def test_an_agent_without_a_cluster_says_so(tmp_path: Path) -> None:
+    done = await CommandLine(tmp_path)("agent", "run", "--kubeconfig", "none", "--key", "k")
+
+    assert done.code == 3
+    assert done.err.splitlines()[-1].startswith("error: the cluster: ")
+    assert "Traceback" not in done.err
+
+
+async def test_an_agent_that_is_told_to_stop_ends_well(tmp_path: Path) -> None:
+    kubeconfig = {
+        "clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:1"}}],
+        "users": [{"name": "u", "user": {"token": "t"}}],
+        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
+        "current-context": "x",
+    }
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(kubeconfig))
+    words = ("--kubeconfig", "kubeconfig", "--broker-url", "http://127.0.0.1:1", "--key", "k")
+    async with CommandLine(tmp_path).started("agent", "run", *words) as process:
+        assert process.stderr is not None
+        assert b"waiting" in await process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        await process.communicate()
+
+    assert process.returncode == 0

@@ -1,0 +1,93 @@
+"""``brokkr broker``, on a database that is given and on its own."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from brokkr.client import BrokerClient
+from brokkr.work.errors import BrokerUnavailable
+from support.broker import RunningBroker
+from support.command_line import CommandLine
+from support.postgres import servers_of
+from support.signals import eventually
+
+pytestmark = pytest.mark.postgres
+
+
+@pytest.fixture
+def own_database(tmp_path: Path) -> CommandLine:
+    return CommandLine(tmp_path, BROKKR__BROKER__DATA_DIR=str(tmp_path / "data"))
+
+
+async def test_an_admin_key_can_be_made_before_the_broker_runs_and_while_it_runs(
+    own_database: CommandLine, unused_port: int
+) -> None:
+    before = await own_database("broker", "create-admin-key")
+    async with own_database.started("broker", "serve", "--port", str(unused_port)) as serving:
+        keys = [before.out.splitlines()[-1]]
+        await until_served(unused_port, keys[0])
+        during = await own_database("broker", "create-admin-key")
+        keys.append(during.out.splitlines()[-1])
+
+        assert keys[0] != keys[1]
+        for key in keys:
+            await until_served(unused_port, key)
+        serving.send_signal(signal.SIGTERM)
+        await serving.communicate()
+
+    assert serving.returncode == 0
+    assert servers_of(own_database.folder / "data") == []
+
+
+async def test_a_port_that_is_taken_is_said_in_one_line(
+    command_line: CommandLine, broker: RunningBroker
+) -> None:
+    port = broker.url.rpartition(":")[2]
+
+    done = await command_line(
+        "broker", "serve", "--port", port, "--database-url", broker.database_url
+    )
+
+    assert done.code == 3
+    assert done.err.splitlines()[-1].startswith(f"error: cannot listen on 127.0.0.1:{port}")
+
+
+async def test_migrate_says_what_it_did(own_database: CommandLine) -> None:
+    first = await own_database("broker", "migrate")
+    second = await own_database("broker", "migrate")
+
+    assert first.out.splitlines()[0].startswith("0001")
+    assert second.out == "the schema is up to date\n"
+
+
+async def test_a_database_that_is_away_ends_with_3(command_line: CommandLine) -> None:
+    url = "postgresql://brokkr@127.0.0.1:1/brokkr"
+
+    done = await command_line("broker", "create-admin-key", "--database-url", url)
+
+    assert (done.code, done.out) == (3, "")
+    assert done.err.startswith("error: the database is not available")
+
+
+async def test_a_misspelt_setting_is_named_and_nothing_is_started(
+    command_line: CommandLine,
+) -> None:
+    (command_line.folder / "brokkr.toml").write_text("[broker]\nprot = 3\n")
+
+    done = await command_line("broker", "serve")
+
+    assert done.code == 2
+    assert done.err == "error: brokkr.toml: broker.prot is not known; did you mean port?\n"
+
+
+async def until_served(port: int, key: str) -> None:
+    async def is_served() -> bool:
+        async with BrokerClient(f"http://127.0.0.1:{port}", key) as client:
+            try:
+                await client.list_work()
+            except BrokerUnavailable:
+                return False
+            return True
+
+    assert await eventually(is_served)
