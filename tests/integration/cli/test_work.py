@@ -50,7 +50,7 @@ async def agent(broker: RunningBroker) -> AsyncIterator[PlayedAgent]:
         RegisterAgent(name="edge-1", labels={"gpu": "true"})
     )
     async with BrokerClient(broker.url, registered.key) as client:
-        yield PlayedAgent(client, str(registered.id))
+        yield PlayedAgent(client, registered.id)
 
 
 @pytest.fixture(autouse=True)
