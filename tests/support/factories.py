@@ -10,6 +10,7 @@ from brokkr.work.names import work_name
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 WORK_ID = UUID("0197a000-0000-7000-8000-000000000001")
+AGENT_ID = UUID("0197a000-0000-7000-8000-0000000a6e17")
 CLAIM_ID = UUID("0197a000-0000-4000-8000-00000000c1a1")
 
 
@@ -52,7 +53,13 @@ def a_work(
         max_retries=max_retries,
         claim_timeout=timedelta(hours=1),
         template=template or a_build_template(),
-        claim=Claim(work_id=work_id, claim_id=CLAIM_ID, round=1, broker="the-broker"),
+        claim=Claim(
+            work_id=work_id,
+            claim_id=CLAIM_ID,
+            round=1,
+            agent_id=AGENT_ID,
+            broker="the-broker",
+        ),
         cancel_reason=cancel_reason,
         acknowledged_at=acknowledged_at,
         status=status or WorkStatus(),

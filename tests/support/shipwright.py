@@ -87,6 +87,17 @@ class PlayedShipwright:
                 informer = Informer(self.kube, resource, self.namespace, on_event=on_event)
                 tasks.create_task(informer.run())
 
+    async def finish(self, name: str, outcome: Outcome = success) -> None:
+        """End a BuildRun that runs, and all that come after it, in this way."""
+        self.outcome = outcome
+        while True:
+            run = await self.kube.get(BUILD_RUNS, self.namespace, name)
+            with suppress(KubeConflict):  # with what was played just before
+                await self.kube.replace_status(
+                    BUILD_RUNS, self.namespace, {**run, "status": outcome(1)}
+                )
+                return
+
     def _on_build(self, event: str, build: dict[str, Any]) -> None:
         self.builds_seen[build["metadata"]["uid"]] = build
         if event != "DELETED" and "registered" not in build.get("status", {}):

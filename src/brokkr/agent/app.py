@@ -27,7 +27,7 @@ from brokkr.client import BrokerClient
 from brokkr.wire.bodies import AgentBody
 from brokkr.wire.custom_resource import (
     ANNOTATION_ACKNOWLEDGED,
-    LABEL_BROKER,
+    LABEL_AGENT,
     LABEL_WORK,
     status_from_resource,
 )
@@ -119,7 +119,7 @@ async def _run(
         controller.workqueue.add(manifest["metadata"]["labels"][LABEL_WORK])
 
     caches = Caches(
-        works=informer(WORKS, LABEL_BROKER, on_work),
+        works=informer(WORKS, f"{LABEL_AGENT}={agent.id}", on_work),
         objects={each.kind: informer(each, LABEL_WORK, on_object) for each in (BUILDS, BUILD_RUNS)},
     )
     controller = Controller(

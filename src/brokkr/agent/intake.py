@@ -125,7 +125,7 @@ class Intake:
         pause = FIRST_PAUSE_SECONDS
         while True:
             try:
-                await create_work(self._kube, self._namespace, claim)
+                await create_work(self._kube, self._namespace, claim, agent_id=self._agent.id)
             except InvalidWork as error:
                 await self._refuse(held, error)
             except KubeError as error:

@@ -1,6 +1,7 @@
 """What intake, heartbeat and reporting write on Work resources; the controller reads it."""
 
 from datetime import datetime
+from uuid import UUID
 
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.errors import KubeAlreadyExists, KubeInvalid, KubeNotFound
@@ -19,7 +20,9 @@ CLAIM_LOST = "the claim was lost: the broker has given the work to somebody else
 CANCEL_REQUESTED = "cancelled on request"
 
 
-async def create_work(kube: KubeClient, namespace: str, claim: ClaimBody) -> None:
+async def create_work(
+    kube: KubeClient, namespace: str, claim: ClaimBody, *, agent_id: UUID
+) -> None:
     """
     Write the Work resource of a claim, or adopt the one that an earlier process wrote.
 
@@ -32,7 +35,13 @@ async def create_work(kube: KubeClient, namespace: str, claim: ClaimBody) -> Non
         raise InvalidWork("resource.spec", "the broker sent a claim without a spec")
     resource = render_claimed(
         spec,
-        Claim(work_id=claim.id, claim_id=claim.claim_id, round=claim.round, broker=claim.broker),
+        Claim(
+            work_id=claim.id,
+            claim_id=claim.claim_id,
+            round=claim.round,
+            agent_id=agent_id,
+            broker=claim.broker,
+        ),
     )
     try:
         await kube.create(WORKS, namespace, resource)

@@ -195,7 +195,18 @@ async def _show_a_build(system: LocalSystem, folder: Path) -> None:
                 target=TargetBody(match_labels={"env": "local"}),
             )
         )
-        work = await follow(client, work, say=lambda line: print(f"   {line}", flush=True))
+        following = asyncio.create_task(
+            follow(client, work, say=lambda line: print(f"   {line}", flush=True))
+        )
+        failing = asyncio.create_task(system.until_one_ends())
+        try:
+            await asyncio.wait({following, failing}, return_when=asyncio.FIRST_COMPLETED)
+            if not following.done():
+                raise failing.result()
+            work = following.result()
+        finally:
+            following.cancel()
+            failing.cancel()
     result = work.result or {}
     if not work.success:
         raise DemoFailed(f"the build ended {work.status}: {work.result_message}")

@@ -27,11 +27,11 @@ from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.config import KubeConfig
 from brokkr.agent.kube.errors import KubeAlreadyExists
 from brokkr.agent.kube.resources import (
+    CLUSTER_BUILD_STRATEGIES,
     CRDS,
     NAMESPACES,
     SECRETS,
     SERVICE_ACCOUNTS,
-    resource_of,
 )
 from brokkr.client import BrokerClient
 from brokkr.local.binaries import ensure_programs
@@ -44,6 +44,7 @@ from brokkr.wire.bodies import RegisterAgent
 
 NAMESPACE: Final = "brokkr-agent"
 AGENT: Final = "local"
+STRATEGY: Final = "buildah"
 SERVICE_ACCOUNT: Final = "builder-sa"
 CLONE_SECRET: Final = "git-credentials"  # noqa: S105 - a name
 PUSH_SECRET: Final = "registry-credentials"  # noqa: S105 - a name
@@ -209,17 +210,20 @@ class _Starter:
         )
         async with KubeClient(KubeConfig.load(plane.kubeconfig)) as kube:
             await _prepare_namespace(kube)
-            for manifest in _documents(stand_in.joinpath("local.yaml").read_text()):
-                await kube.apply(resource_of(manifest), None, manifest)
-        work = self._folder / "build-runner"
-        await self._start(
-            "build-runner",
-            [
-                *("-m", "brokkr.local.build_runner"),
-                *("--kubeconfig", str(plane.kubeconfig), "--folder", str(work)),
-            ],
-            {},
-        )
+
+            async def has_a_strategy() -> bool:
+                return await kube.find(CLUSTER_BUILD_STRATEGIES, None, STRATEGY) is not None
+
+            folder = str(self._folder / "build-runner")
+            await self._start(
+                "build-runner",
+                [
+                    *("-m", "brokkr.local.build_runner"),
+                    *("--kubeconfig", str(plane.kubeconfig), "--folder", folder),
+                ],
+                {},
+                is_ready=has_a_strategy,
+            )
         return plane.kubeconfig
 
     async def broker(self, port: int) -> tuple[str, str]:

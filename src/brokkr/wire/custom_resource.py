@@ -27,6 +27,8 @@ KIND: Final = "Work"
 
 LABEL_WORK_ID: Final = "brokkr.io/work-id"
 LABEL_ROUND: Final = "brokkr.io/round"
+LABEL_AGENT: Final = "brokkr.io/agent"
+"""The id of the agent whose claim it is."""
 LABEL_BROKER: Final = "brokkr.io/broker"
 LABEL_WORK: Final = "brokkr.io/work"
 """On the objects of an attempt: the name of the Work resource they belong to."""
@@ -59,6 +61,7 @@ def render_claimed(spec: Manifest, claim: Claim) -> dict[str, Any]:
             "labels": {
                 LABEL_WORK_ID: str(claim.work_id),
                 LABEL_ROUND: str(claim.round),
+                LABEL_AGENT: str(claim.agent_id),
                 LABEL_BROKER: claim.broker,
             },
             "annotations": {ANNOTATION_CLAIM_ID: str(claim.claim_id)},
@@ -162,6 +165,7 @@ def _claim(metadata: Mapping[str, Any]) -> Claim:
             work_id=UUID(labels[LABEL_WORK_ID]),
             claim_id=UUID(annotations[ANNOTATION_CLAIM_ID]),
             round=int(labels[LABEL_ROUND]),
+            agent_id=UUID(labels[LABEL_AGENT]),
             broker=labels[LABEL_BROKER],
         )
     except (KeyError, ValueError) as error:

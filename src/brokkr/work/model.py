@@ -37,6 +37,7 @@ class Claim:
 
     Attributes:
         round: The number of this claim in the Work's life, from 1.
+        agent_id: Whose claim it is; agents that share a namespace leave each other's be.
         broker: The id of the broker's database; another broker's word about this
             claim counts for nothing.
     """
@@ -44,6 +45,7 @@ class Claim:
     work_id: UUID
     claim_id: UUID
     round: int
+    agent_id: UUID
     broker: str
 
 

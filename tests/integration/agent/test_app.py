@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID, uuid4
@@ -37,6 +37,7 @@ from brokkr.work.model import Claim
 from brokkr.work.names import work_name
 from support.broker import RunningBroker
 from support.factories import a_build_template
+from support.proxy import proxy
 from support.shipwright import (
     DIGEST,
     Outcome,
@@ -204,10 +205,7 @@ async def test_long_work_keeps_its_claim_though_the_lease_is_short(stage: Stage)
         await stage.in_state(submitted, WorkState.CLAIMED)
         first = await stage.broker.admin.get_work(submitted.id)
         await asyncio.sleep(3)  # three leases
-        played.outcome = success
-        name = work_name(submitted.id, round=1)
-        live = await stage.kube.get(BUILD_RUNS, stage.namespace, f"{name}-a1")
-        await stage.kube.replace_status(BUILD_RUNS, stage.namespace, {**live, "status": success(1)})
+        await played.finish(f"{work_name(submitted.id, round=1)}-a1")
         work = await stage.finished(submitted)
 
     assert (work.round, work.lost_claims, len(played.seen)) == (first.round, 0, 1)
@@ -234,10 +232,7 @@ async def test_a_result_is_reported_by_the_next_process(stage: Stage) -> None:
                 return bool(played.seen)
 
             await eventually(runs)
-        played.outcome = success
-        name = work_name(submitted.id, round=1)
-        live = await stage.kube.get(BUILD_RUNS, stage.namespace, f"{name}-a1")
-        await stage.kube.replace_status(BUILD_RUNS, stage.namespace, {**live, "status": success(1)})
+        await played.finish(f"{work_name(submitted.id, round=1)}-a1")
         async with stage.agent():
             work = await stage.finished(submitted)
 
@@ -294,8 +289,36 @@ async def test_a_deleted_work_resource_is_a_failed_work(stage: Stage) -> None:
     assert "WorkResourceDeleted" in work.result_message
 
 
+async def test_of_ten_agents_racing_for_one_work_one_runs_it_and_the_others_leave_it_be(
+    stage: Stage,
+) -> None:
+    """All in one namespace, which nobody should do, and which must do no harm."""
+    async with AsyncExitStack() as stack:
+        played = await stack.enter_async_context(stage.shipwright(never))
+        for number in range(10):
+            racer = await stage.broker.admin.register_agent(
+                RegisterAgent(name=f"{stage.namespace}-{number}", labels={"stage": stage.namespace})
+            )
+            settings = stage.settings.model_copy(update={"key": SecretStr(racer.key)})
+            task = asyncio.create_task(run(settings))
+            stack.callback(task.cancel)
+        submitted = await stage.submit(claim_timeout_seconds=1)
+
+        async def runs() -> bool:
+            return bool(played.seen)
+
+        await eventually(runs)
+        await asyncio.sleep(2)  # a few heartbeats of all of them
+        await played.finish(f"{work_name(submitted.id, round=1)}-a1")
+        work = await stage.finished(submitted)
+
+    assert (work.status, work.round, len(played.seen)) == (WorkState.SUCCEEDED, 1, 1)
+
+
 async def test_a_planted_work_resource_is_not_run(stage: Stage) -> None:
-    claim = Claim(work_id=uuid4(), claim_id=uuid4(), round=1, broker="somebody")
+    claim = Claim(
+        work_id=uuid4(), claim_id=uuid4(), round=1, agent_id=stage.agent_id, broker="somebody"
+    )
     spec = render_spec(
         work_type="build",
         max_retries=0,
@@ -315,7 +338,13 @@ async def test_another_brokers_finished_work_is_neither_reported_nor_deleted(
     stage: Stage,
 ) -> None:
     """After a restore from a backup, the broker must not erase what it does not know."""
-    claim = Claim(work_id=uuid4(), claim_id=uuid4(), round=1, broker="a-former-broker")
+    claim = Claim(
+        work_id=uuid4(),
+        claim_id=uuid4(),
+        round=1,
+        agent_id=stage.agent_id,
+        broker="a-former-broker",
+    )
     spec = render_spec(
         work_type="build",
         max_retries=0,
@@ -347,6 +376,60 @@ async def test_of_two_processes_of_an_agent_the_older_one_stops(stage: Stage) ->
             with pytest.raises(AgentSuperseded):
                 async with asyncio.timeout(20):
                     await older
+
+
+async def test_a_disabled_queue_takes_nothing_new_and_goes_on_with_what_is_held(
+    stage: Stage,
+) -> None:
+    held, new = await stage.submit(), await stage.submit()
+    async with stage.as_agent() as before:
+        await before.claim_work(held.id, ClaimOne())
+    queue = stage.settings.work_queue.model_copy(update={"enabled": False})
+    stage.settings = stage.settings.model_copy(update={"work_queue": queue})
+    async with stage.shipwright(success), stage.agent():
+        finished = await stage.finished(held)
+        waiting = await stage.broker.admin.get_work(new.id)
+
+    assert finished.status is WorkState.SUCCEEDED
+    assert waiting.status is WorkState.PENDING
+
+
+async def test_a_broker_that_is_away_costs_no_result(stage: Stage) -> None:
+    """The build ends while the broker does not answer; the result arrives afterwards."""
+    is_away = asyncio.Event()
+
+    @asynccontextmanager
+    async def around_write(method: str, path: str) -> AsyncIterator[None]:
+        if is_away.is_set():
+            raise ConnectionError
+        yield
+
+    async with (
+        proxy(stage.broker.url, around_write) as url,
+        stage.shipwright(never) as played,
+    ):
+        stage.settings = stage.settings.model_copy(update={"broker_url": url})
+        async with stage.agent():
+            submitted = await stage.submit()
+
+            async def runs() -> bool:
+                return bool(played.seen)
+
+            await eventually(runs)
+            is_away.set()
+            name = work_name(submitted.id, round=1)
+            await played.finish(f"{work_name(submitted.id, round=1)}-a1")
+
+            async def has_ended() -> bool:
+                work = await stage.kube.get(WORKS, stage.namespace, name)
+                return bool(work.get("status", {}).get("phase") == "Succeeded")
+
+            await eventually(has_ended)
+            assert (await stage.broker.admin.get_work(submitted.id)).status is WorkState.CLAIMED
+            is_away.clear()
+            work = await stage.finished(submitted)
+
+    assert work.status is WorkState.SUCCEEDED
 
 
 async def test_a_wrong_key_is_said_at_once(stage: Stage) -> None:

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from brokkr.agent.kube.client import KubeClient
+from brokkr.agent.kube.resources import NAMESPACES
+from brokkr.local.control_plane import ControlPlane
 from support.command_line import CommandLine
 from support.signals import eventually
 
@@ -20,10 +23,10 @@ LOCAL = CommandLine(Path(__file__).parents[3])
 
 
 @asynccontextmanager
-async def up(folder: Path) -> AsyncIterator[tuple[Process, str]]:
+async def up(folder: Path, *more: str) -> AsyncIterator[tuple[Process, str]]:
     """Run ``brokkr local up`` in a folder until it is ready; yield what it printed."""
     ports = ("--broker-port", "0", "--registry-port", "0", "--git-port", "0")
-    async with LOCAL.started("local", "up", "--folder", str(folder), *ports) as process:
+    async with LOCAL.started("local", "up", "--folder", str(folder), *ports, *more) as process:
         assert process.stdout is not None
         printed = ""
         async with asyncio.timeout(60):
@@ -99,6 +102,20 @@ async def test_a_part_that_dies_ends_all_and_is_named(tmp_path: Path) -> None:
     assert process.returncode == 1
     assert "error: agent ended" in errors.decode()
     await all_gone(tmp_path)
+
+
+async def test_with_a_kubeconfig_that_cluster_is_used_and_nothing_stands_in(
+    tmp_path: Path, control_plane: ControlPlane, kube: KubeClient
+) -> None:
+    folder = tmp_path / "up"
+    async with up(folder, "--kubeconfig", str(control_plane.kubeconfig)) as (_, printed):
+        commands = " ".join(processes_of(folder))
+
+    assert str(control_plane.kubeconfig) in printed
+    assert "agent run" in commands
+    assert "build_runner" not in commands
+    assert "kube-apiserver" not in commands
+    assert await kube.find(NAMESPACES, None, "brokkr-agent") is not None
 
 
 async def test_the_demo_proves_its_image_on_ports_that_are_free(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from brokkr.wire.custom_resource import (
 )
 from brokkr.work.errors import InvalidWork
 from brokkr.work.model import Attempt, Claim, Condition, Phase, WorkStatus
-from support.factories import CLAIM_ID, NOON, WORK_ID
+from support.factories import AGENT_ID, CLAIM_ID, NOON, WORK_ID
 from support.templates import a_build
 
 # Kubernetes keeps whole seconds.
@@ -68,7 +68,7 @@ def a_resource(**metadata: Any) -> dict[str, Any]:
             claim_timeout=timedelta(minutes=5),
             template=a_build(),
         ),
-        Claim(work_id=WORK_ID, claim_id=CLAIM_ID, round=2, broker="broker-1"),
+        Claim(work_id=WORK_ID, claim_id=CLAIM_ID, round=2, agent_id=AGENT_ID, broker="broker-1"),
     )
     resource["metadata"] |= {
         "namespace": "brokkr-agent",
@@ -93,7 +93,9 @@ def test_a_new_resource_has_the_status_of_a_new_work() -> None:
 def test_a_claim_that_is_written_is_read_back_the_same() -> None:
     work = work_from_resource(a_resource())
 
-    assert work.claim == Claim(work_id=WORK_ID, claim_id=CLAIM_ID, round=2, broker="broker-1")
+    assert work.claim == Claim(
+        work_id=WORK_ID, claim_id=CLAIM_ID, round=2, agent_id=AGENT_ID, broker="broker-1"
+    )
     assert work.name == f"work-{WORK_ID}-r2"
     assert work.created_at == NOON
     assert (work.work_type, work.max_retries) == ("build", 2)

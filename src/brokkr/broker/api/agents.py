@@ -94,5 +94,5 @@ async def heartbeat(
         broker=str(broker.id),
         renewed=renewed,
         lost=[claim_id for claim_id in body.claims if claim_id not in kept],
-        held=None if held is None else [claim_body(each, broker) for each in held],
+        held=None if held is None else [claim_body(each, agent, broker) for each in held],
     )

@@ -141,7 +141,7 @@ async def claim_work(broker: TheBroker, agent: AnAgent, work_id: UUID, body: Cla
             db, work_id, agent_id=agent.id, request_id=body.request_id
         )
     broker.metrics.claims.inc()
-    return claim_body(claimed, broker)
+    return claim_body(claimed, agent, broker)
 
 
 async def claim_some_work(
@@ -164,7 +164,7 @@ async def claim_some_work(
         look, broker=broker, agent=agent, types=body.types, wait=body.wait, request=request
     )
     broker.metrics.claims.inc(len(claimed))
-    return Claims(claims=[claim_body(each, broker) for each in claimed])
+    return Claims(claims=[claim_body(each, agent, broker) for each in claimed])
 
 
 async def report_progress(
@@ -187,12 +187,13 @@ async def complete_work(
     return finished
 
 
-def claim_body(claimed: ClaimedWork, broker: Broker) -> ClaimBody:
+def claim_body(claimed: ClaimedWork, agent: CallingAgent, broker: Broker) -> ClaimBody:
     """Render a claim as its holder gets it."""
     claim = Claim(
         work_id=claimed.work_id,
         claim_id=claimed.claim_id,
         round=claimed.round,
+        agent_id=agent.id,
         broker=str(broker.id),
     )
     return ClaimBody(

@@ -9,6 +9,7 @@ import structlog
 
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.config import KubeConfig
+from brokkr.local.build_runner.commands import NotContained, check_containment
 from brokkr.local.build_runner.runner import BuildRunner, FolderInUse
 
 
@@ -24,6 +25,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
     assert this is not None
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, this.cancel)
+    await check_containment()
     async with KubeClient(KubeConfig.load(arguments.kubeconfig)) as kube:
         runner = BuildRunner(
             kube,
@@ -50,7 +52,7 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         asyncio.run(_serve(arguments))
-    except FolderInUse as error:
+    except (FolderInUse, NotContained) as error:
         parser.exit(1, f"{error}\n")
 
 

@@ -62,6 +62,28 @@ class Commands:
             log.write(f"{line}\n")
 
 
+class NotContained(Exception):
+    """This machine does not let us keep a build's processes together."""
+
+
+async def check_containment() -> None:
+    """
+    Try what every program of a build is run in.
+
+    Raises:
+        NotContained: It cannot be had; the message says why.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *contained("true"), stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+    )
+    _, errors = await process.communicate()
+    if process.returncode:
+        raise NotContained(
+            "builds need PID and mount namespaces of their own, and this machine refuses them "
+            f"(a container has to be a privileged one): {errors.decode().strip()}"
+        )
+
+
 def contained(*command: str) -> list[str]:
     """Extend a command so that it dies with us, and takes all that it started along."""
     # An ordinary user needs a user namespace to make the other ones, with the user's

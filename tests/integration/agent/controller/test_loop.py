@@ -18,11 +18,11 @@ from brokkr.agent.kube.informer import Informer
 from brokkr.agent.kube.resources import BUILD_RUNS, BUILDS, CONFIG_MAPS, EVENTS, WORKS
 from brokkr.agent.resources import create_work, mark_acknowledged, mark_cancelled
 from brokkr.wire.bodies import ClaimBody
-from brokkr.wire.custom_resource import LABEL_BROKER, LABEL_WORK, render_spec, work_from_resource
+from brokkr.wire.custom_resource import LABEL_AGENT, LABEL_WORK, render_spec, work_from_resource
 from brokkr.work.backoff import Backoff
 from brokkr.work.model import Manifest, Phase, Work
 from brokkr.work.names import work_name
-from support.factories import a_build_template
+from support.factories import AGENT_ID, a_build_template
 from support.shipwright import (
     DIGEST,
     Outcome,
@@ -66,7 +66,7 @@ async def a_claimed_work(
             )
         },
     )
-    await create_work(kube, namespace, claim)
+    await create_work(kube, namespace, claim, agent_id=AGENT_ID)
     return work_name(claim.id, round=1)
 
 
@@ -87,7 +87,9 @@ async def watching(kube: KubeClient, namespace: str) -> AsyncIterator[tuple[Cach
         controller.workqueue.add(manifest["metadata"]["labels"][LABEL_WORK])
 
     caches = Caches(
-        works=Informer(kube, WORKS, namespace, label_selector=LABEL_BROKER, on_event=on_work),
+        works=Informer(
+            kube, WORKS, namespace, label_selector=f"{LABEL_AGENT}={AGENT_ID}", on_event=on_work
+        ),
         objects={
             each.kind: Informer(
                 kube, each, namespace, label_selector=LABEL_WORK, on_event=on_object
@@ -247,9 +249,7 @@ async def test_a_build_run_that_ended_and_was_deleted_at_once_has_ended(
 
         await eventually(is_recorded)
         loop.cancel()
-        played.outcome = success
-        run = await kube.get(BUILD_RUNS, namespace, f"{name}-a1")
-        await kube.replace_status(BUILD_RUNS, namespace, {**run, "status": success(1)})
+        await played.finish(f"{name}-a1")
         await kube.delete(BUILD_RUNS, namespace, f"{name}-a1")
         loop = asyncio.create_task(controller.run())
         work = await until(kube, namespace, name, Phase.SUCCEEDED, Phase.PENDING, Phase.FAILED)
