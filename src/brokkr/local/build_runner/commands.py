@@ -63,7 +63,7 @@ class Commands:
 
 
 class NotContained(Exception):
-    """This machine does not let us keep a build's processes together."""
+    """A build's processes cannot be kept together on this machine."""
 
 
 async def check_containment() -> None:
