@@ -117,6 +117,9 @@ class SubmitWork(Request):
     target: TargetBody | Targets
     max_retries: Annotated[int, Field(ge=0, le=20)] = 3
     claim_timeout_seconds: Annotated[int, Field(ge=1, le=7 * 86400)] = 3600
+    max_handoffs: Annotated[int, Field(ge=0, le=0)] = Field(
+        default=0, description="How often another agent may try; this version knows only 0."
+    )
     priority: Annotated[int, Field(ge=-100, le=100)] = 0
 
     @property
