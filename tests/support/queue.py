@@ -100,7 +100,8 @@ class Queue:
             claim_id=claim.claim_id, **({"success": True, "message": "done"} | report)
         )
         async with transaction(self.pool) as db:
-            return await work_queue.complete_work(db, claim.work_id, body, agent_id=by.id)
+            finished, _ = await work_queue.complete_work(db, claim.work_id, body, agent_id=by.id)
+            return finished
 
     async def cancel(self, work_id: UUID) -> bool:
         async with transaction(self.pool) as db:

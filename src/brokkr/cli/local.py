@@ -25,6 +25,7 @@ from brokkr.local.up import (
     AGENT,
     CLONE_SECRET,
     NAMESPACE,
+    PROGRAMS,
     PUSH_SECRET,
     AlreadyRunning,
     LocalSystem,
@@ -43,8 +44,9 @@ app = typer.Typer(
 )
 
 EXAMPLE = Path("examples/hello-image")
-RUN_PROGRAMS = ("buildah", "busybox", "docker-registry", "git", "skopeo")
 PORTS = Ports()
+USUAL_GIT = f"http://127.0.0.1:{PORTS.git}"
+USUAL_REGISTRY = f"127.0.0.1:{PORTS.registry}"
 CREDENTIALS = Credentials("brokkr", "local-only")
 
 
@@ -61,7 +63,7 @@ def prepare() -> None:
     """Install and compile what local mode runs, so that later starts are quick."""
 
     async def get_ready() -> None:
-        await ensure_programs(RUN_PROGRAMS, _say)
+        await ensure_programs(PROGRAMS, _say)
         await kubernetes_programs(_say)
 
     _run(get_ready())
@@ -144,10 +146,7 @@ def _introduce(system: LocalSystem, repositories: list[str], private: bool, seco
     }
     lines += ["", "in another terminal:", ""]
     lines += [f"  export {name}={value}" for name, value in exports.items()]
-    lines += [
-        "  brokkr work submit examples/hello-image/work.yaml --target env=local --follow",
-        f"  kubectl get works -n {NAMESPACE}",
-    ]
+    lines += [f"  {_submit_example(system)}", f"  kubectl get works -n {NAMESPACE}"]
     print("\n".join(lines), flush=True)
 
 
@@ -184,8 +183,7 @@ def demo(
 async def _show_a_build(system: LocalSystem, folder: Path) -> None:
     # The file names the usual ports; these may be others.
     text = (folder / "work.yaml").read_text()
-    text = text.replace("http://127.0.0.1:3080", system.git_url)
-    text = text.replace("127.0.0.1:5000", system.registry)
+    text = text.replace(USUAL_GIT, system.git_url).replace(USUAL_REGISTRY, system.registry)
     async with BrokerClient(system.broker_url, system.admin_key) as client:
         print(f"2. submit {folder / 'work.yaml'}, and follow it", flush=True)
         work = await client.submit_work(
@@ -250,6 +248,16 @@ async def _output(*command: str) -> str:
         said = errors.decode(errors="replace").strip()
         raise DemoFailed(f"{' '.join(command[:2])} ended with {process.returncode}: {said}")
     return output.decode()
+
+
+def _submit_example(system: LocalSystem) -> str:
+    """Render the command that submits the example, whose file names the usual addresses."""
+    file, submit = EXAMPLE / "work.yaml", "brokkr work submit {} --target env=local --follow"
+    changes = {USUAL_GIT: system.git_url, USUAL_REGISTRY: system.registry}
+    moved = [f"s|{usual}|{here}|" for usual, here in changes.items() if usual != here]
+    if not moved:
+        return submit.format(file)
+    return f"sed '{'; '.join(moved)}' {file} | {submit.format('-')}"
 
 
 _EXPECTED = (

@@ -42,6 +42,9 @@ from brokkr.local.process import Server, ServerFailed, free_port, running
 from brokkr.local.registry import registry
 from brokkr.wire.bodies import RegisterAgent
 
+PROGRAMS: Final = ("buildah", "busybox", "docker-registry", "git", "skopeo")
+"""What runs here beside Kubernetes and what the project brings itself."""
+
 NAMESPACE: Final = "brokkr-agent"
 AGENT: Final = "local"
 STRATEGY: Final = "buildah"
@@ -122,7 +125,7 @@ async def local_system(
     """
     ports = ports or Ports()
     with _sole_user_of(folder):
-        programs = await ensure_programs(["busybox", "docker-registry", "git", "buildah"], say)
+        programs = await ensure_programs(PROGRAMS, say)
         async with AsyncExitStack() as stack:
             start = _Starter(folder, stack, say)
             for source in sources:

@@ -182,8 +182,9 @@ async def complete_work(
     if len(json.dumps(body.result)) > MAX_RESULT_BYTES:
         raise InvalidWork("result", f"is larger than {MAX_RESULT_BYTES} bytes")
     async with transaction(broker.pool) as db:
-        finished = await work_queue.complete_work(db, work_id, body, agent_id=agent.id)
-    broker.metrics.finished.labels(body.ended_as).inc()
+        finished, is_new = await work_queue.complete_work(db, work_id, body, agent_id=agent.id)
+    if is_new:
+        broker.metrics.finished.labels(body.ended_as).inc()
     return finished
 
 

@@ -186,9 +186,12 @@ async def report_progress(
 
 async def complete_work(
     db: Connection, work_id: UUID, body: CompleteWork, *, agent_id: UUID
-) -> WorkBody:
+) -> tuple[WorkBody, bool]:
     """
     Move a Work to the execution log; a repeat with the same claim gets the same answer.
+
+    Returns:
+        The Work, and whether it was this call that finished it.
 
     Raises:
         WorkNotFound: It does not exist, or is not for this agent.
@@ -206,12 +209,12 @@ async def complete_work(
         message=body.message,
         result=body.result,
     )
-    if answer is None:
-        refusal = await _explain(db, work_id, agent_id=agent_id, claim_id=body.claim_id)
-        if refusal.answer is None:
-            raise refusal.error
-        answer = refusal.answer
-    return WorkBody.model_validate(answer)
+    if answer is not None:
+        return WorkBody.model_validate(answer), True
+    refusal = await _explain(db, work_id, agent_id=agent_id, claim_id=body.claim_id)
+    if refusal.answer is None:
+        raise refusal.error
+    return WorkBody.model_validate(refusal.answer), False
 
 
 async def cancel_work(db: Connection, work_id: UUID) -> bool:

@@ -129,6 +129,20 @@ async def shipwright(
         task.cancel()
 
 
+@asynccontextmanager
+async def driven(
+    kube: KubeClient, namespace: str, outcome: Outcome
+) -> AsyncIterator[PlayedShipwright]:
+    """Run a controller, with Shipwright played."""
+    async with (
+        shipwright(kube, namespace, outcome) as played,
+        watching(kube, namespace) as (_, controller),
+    ):
+        loop = asyncio.create_task(controller.run())
+        yield played
+        loop.cancel()
+
+
 async def until(kube: KubeClient, namespace: str, name: str, *phases: Phase) -> Work:
     async def work_in_phase() -> Work | None:
         work = await read(kube, namespace, name)
@@ -141,13 +155,8 @@ async def test_a_build_goes_through_and_its_result_is_in_the_status(
     kube: KubeClient, namespace: str
 ) -> None:
     name = await a_claimed_work(kube, namespace)
-    async with (
-        shipwright(kube, namespace, success) as played,
-        watching(kube, namespace) as (_, controller),
-    ):
-        loop = asyncio.create_task(controller.run())
+    async with driven(kube, namespace, success) as played:
         work = await until(kube, namespace, name, Phase.SUCCEEDED, Phase.FAILED)
-        loop.cancel()
 
     assert work.status.phase is Phase.SUCCEEDED
     assert work.status.result["digest"] == DIGEST
@@ -162,13 +171,8 @@ async def test_a_retryable_failure_is_one_more_build_run_under_the_next_number(
     kube: KubeClient, namespace: str
 ) -> None:
     name = await a_claimed_work(kube, namespace)
-    async with (
-        shipwright(kube, namespace, evicted_at_first) as played,
-        watching(kube, namespace) as (_, controller),
-    ):
-        loop = asyncio.create_task(controller.run())
+    async with driven(kube, namespace, evicted_at_first) as played:
         work = await until(kube, namespace, name, Phase.SUCCEEDED, Phase.FAILED)
-        loop.cancel()
 
     assert work.status.phase is Phase.SUCCEEDED
     assert work.status.retries == 1
@@ -183,13 +187,8 @@ async def test_a_retryable_failure_is_one_more_build_run_under_the_next_number(
 
 async def test_a_permanent_failure_is_final_at_once(kube: KubeClient, namespace: str) -> None:
     name = await a_claimed_work(kube, namespace)
-    async with (
-        shipwright(kube, namespace, permanent_failure) as played,
-        watching(kube, namespace) as (_, controller),
-    ):
-        loop = asyncio.create_task(controller.run())
+    async with driven(kube, namespace, permanent_failure) as played:
         work = await until(kube, namespace, name, Phase.FAILED)
-        loop.cancel()
 
     assert work.status.retries == 0
     assert len(played.seen) == 1
@@ -216,11 +215,7 @@ async def test_a_build_run_deleted_while_it_runs_is_a_failed_attempt(
     kube: KubeClient, namespace: str
 ) -> None:
     name = await a_claimed_work(kube, namespace)
-    async with (
-        shipwright(kube, namespace, lambda n: None if n == 1 else success(n)),
-        watching(kube, namespace) as (_, controller),
-    ):
-        loop = asyncio.create_task(controller.run())
+    async with driven(kube, namespace, lambda n: None if n == 1 else success(n)):
 
         async def is_recorded() -> bool:
             return any(a.uid for a in (await read(kube, namespace, name)).status.attempts)
@@ -228,7 +223,6 @@ async def test_a_build_run_deleted_while_it_runs_is_a_failed_attempt(
         await eventually(is_recorded)
         await kube.delete(BUILD_RUNS, namespace, f"{name}-a1")
         work = await until(kube, namespace, name, Phase.SUCCEEDED, Phase.FAILED)
-        loop.cancel()
 
     assert [each.reason for each in work.status.attempts] == ["AttemptMissing", "BuildCompleted"]
 
@@ -261,11 +255,7 @@ async def test_a_build_run_that_ended_and_was_deleted_at_once_has_ended(
 
 async def test_cancel_stops_the_running_build(kube: KubeClient, namespace: str) -> None:
     name = await a_claimed_work(kube, namespace)
-    async with (
-        shipwright(kube, namespace, never) as played,
-        watching(kube, namespace) as (_, controller),
-    ):
-        loop = asyncio.create_task(controller.run())
+    async with driven(kube, namespace, never) as played:
 
         async def has_a_run() -> bool:
             return bool(played.seen)
@@ -273,7 +263,6 @@ async def test_cancel_stops_the_running_build(kube: KubeClient, namespace: str) 
         await eventually(has_a_run)
         await mark_cancelled(kube, await read(kube, namespace, name), "enough")
         work = await until(kube, namespace, name, Phase.CANCELLED, Phase.FAILED)
-        loop.cancel()
 
     run = await kube.get(BUILD_RUNS, namespace, f"{name}-a1")
     assert work.status.phase is Phase.CANCELLED
@@ -293,10 +282,8 @@ async def test_a_config_map_that_belongs_to_somebody_else_is_not_overwritten(
     ours = {**theirs, "data": {"a": "ours"}}
     template = {"apiVersion": "v1", "kind": "List", "items": [a_build_template(), ours]}
     name = await a_claimed_work(kube, namespace, template=template)
-    async with watching(kube, namespace) as (_, controller):
-        loop = asyncio.create_task(controller.run())
+    async with driven(kube, namespace, never):
         work = await until(kube, namespace, name, Phase.FAILED)
-        loop.cancel()
 
     assert work.status.reason == "TemplateRefused"
     assert "ConfigMap settings" in work.status.message
@@ -309,10 +296,8 @@ async def test_a_template_that_names_another_namespace_is_refused(
     template = a_build_template()
     template["metadata"]["namespace"] = "kube-system"
     name = await a_claimed_work(kube, namespace, template=template)
-    async with watching(kube, namespace) as (_, controller):
-        loop = asyncio.create_task(controller.run())
+    async with driven(kube, namespace, never):
         work = await until(kube, namespace, name, Phase.FAILED)
-        loop.cancel()
 
     assert "kube-system" in work.status.message
     assert (await kube.list(BUILDS, namespace))[0] == []
@@ -340,11 +325,7 @@ async def test_an_acknowledged_work_and_its_objects_are_deleted(
     kube: KubeClient, namespace: str
 ) -> None:
     name = await a_claimed_work(kube, namespace)
-    async with (
-        shipwright(kube, namespace, success),
-        watching(kube, namespace) as (_, controller),
-    ):
-        loop = asyncio.create_task(controller.run())
+    async with driven(kube, namespace, success):
         work = await until(kube, namespace, name, Phase.SUCCEEDED)
         await mark_acknowledged(kube, work, now())
 
@@ -352,7 +333,6 @@ async def test_an_acknowledged_work_and_its_objects_are_deleted(
             return await kube.find(WORKS, namespace, name) is None
 
         await eventually(is_gone)
-        loop.cancel()
 
     assert (await kube.list(BUILD_RUNS, namespace))[0] == []
     assert (await kube.list(BUILDS, namespace))[0] == []

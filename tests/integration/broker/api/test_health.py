@@ -1,4 +1,4 @@
-from brokkr.wire.bodies import SubmitWork, TargetBody
+from brokkr.wire.bodies import ClaimOne, CompleteWork, SubmitWork, TargetBody
 from support.factories import a_build_template
 
 from .conftest import Served
@@ -23,6 +23,21 @@ async def test_metrics_count_the_queue_and_the_requests(served: Served) -> None:
         'brokkr_broker_http_request_seconds_count{method="POST",route="/api/v1/work",status="201"}'
         in text
     )
+
+
+async def test_a_completion_that_is_sent_twice_is_counted_once(served: Served) -> None:
+    agent, client = await served.an_agent()
+    target = TargetBody(agents=[agent.name])
+    work = await served.admin.submit_work(
+        SubmitWork(work_type="build", template=a_build_template(), target=target)
+    )
+    claim = await client.claim_work(work.id, ClaimOne())
+    for _ in range(2):
+        await client.complete_work(work.id, CompleteWork(claim_id=claim.claim_id, success=True))
+
+    _, text = await served.request("GET", "/metrics", key=None)
+
+    assert 'brokkr_broker_finished_work_total{outcome="succeeded"} 1.0' in text
 
 
 async def test_the_description_lists_every_route_of_the_api(served: Served) -> None:
