@@ -11,7 +11,7 @@ from pathlib import Path
 import aiohttp
 import yaml
 
-from brokkr.local.process import Server, free_port, running
+from brokkr.local.process import Server, running
 
 
 def environment(**settings: str) -> dict[str, str]:
@@ -27,10 +27,9 @@ def brokkr(*arguments: str) -> list[str]:
 
 @asynccontextmanager
 async def a_broker(
-    folder: Path, database_url: str, *, port: int | None = None, **settings: str
-) -> AsyncIterator[str]:
-    """Run a broker on a database; yield its URL."""
-    port = port or free_port()
+    folder: Path, database_url: str, *, port: int
+) -> AsyncIterator[tuple[str, Server]]:
+    """Run a broker on a database; yield its URL, and its process, which the test may kill."""
     url = f"http://127.0.0.1:{port}"
 
     async def is_ready() -> bool:
@@ -43,12 +42,12 @@ async def a_broker(
     async with running(
         "broker",
         brokkr("broker", "serve"),
-        log=folder / f"broker-{port}.log",
-        env=environment(BROKER__PORT=str(port), DATABASE__URL=database_url, **settings),
+        log=folder / "broker.log",
+        env=environment(BROKER__PORT=str(port), DATABASE__URL=database_url),
         cwd=folder,
         is_ready=is_ready,
-    ):
-        yield url
+    ) as server:
+        yield url, server
 
 
 @asynccontextmanager
