@@ -1,8 +1,9 @@
 """
 Get hold of the programs that local mode runs.
 
-Most are in Debian's packages, which are installed when we may.  The two servers of
-Kubernetes are in nobody's packages: they are found, or compiled once and cached.
+Most are in Debian's packages, which are installed when we may, or unpacked into the user's
+cache.  The two servers of Kubernetes are in nobody's packages: they are found, or compiled
+once and cached.
 """
 
 # Note [Where Kubernetes comes from]
@@ -18,6 +19,7 @@ import asyncio
 import fcntl
 import os
 import platform
+import pwd
 import shutil
 import tempfile
 import time
@@ -46,6 +48,13 @@ PACKAGES: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 """The Debian package of each program that we may need."""
+
+UNPACKED: Final = frozenset({"busybox", "docker-registry", "etcd"})
+"""Programs that are taken out of their packages, which are not installed.
+
+Two of these packages would start a service and leave it running, and the third would
+replace the machine's own busybox.
+"""
 
 _API_SERVER: Final = "kube-apiserver"
 _CONTROLLER_MANAGER: Final = "kube-controller-manager"
@@ -91,8 +100,8 @@ async def kubernetes_programs(say: Say) -> KubernetesPrograms:
         await _compile(say)
     return KubernetesPrograms(
         etcd=etcd,
-        api_server=_found(_API_SERVER),
-        controller_manager=_found(_CONTROLLER_MANAGER),
+        api_server=program_path(_API_SERVER),
+        controller_manager=program_path(_CONTROLLER_MANAGER),
     )
 
 
@@ -110,64 +119,109 @@ async def ensure_programs(programs: Iterable[str], say: Say) -> dict[str, Path]:
     wanted = sorted(programs)
     if missing := [each for each in wanted if _find(each) is None]:
         await _install(missing, say)
-    return {each: _found(each) for each in wanted}
+    return {each: program_path(each) for each in wanted}
 
 
 def cache_folder() -> Path:
     """Return where compiled programs are kept."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base, "brokkr", "kubernetes-1.20.2")
+    return _cache() / "kubernetes-1.20.2"
+
+
+def _cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "brokkr")
+
+
+def _unpacked_folder() -> Path:
+    return _cache() / "programs"
 
 
 def _find(program: str) -> Path | None:
-    folders = (os.environ.get("KUBEBUILDER_ASSETS"), os.environ.get("PATH"), str(cache_folder()))
-    found = shutil.which(program, path=os.pathsep.join(filter(None, folders)))
-    # An image with nothing else in it cannot run a busybox that wants a libc.
-    if found is None or (program == "busybox" and _INTERPRETER in Path(found).read_bytes()):
-        return None
-    return Path(found)
+    for folders in (
+        os.environ.get("KUBEBUILDER_ASSETS"),
+        os.environ.get("PATH"),
+        str(cache_folder()),
+        str(_unpacked_folder()),
+    ):
+        found = shutil.which(program, path=folders) if folders else None
+        # An image with nothing else in it cannot run a busybox that wants a libc.
+        if found and not (program == "busybox" and _INTERPRETER in Path(found).read_bytes()):
+            return Path(found)
+    return None
 
 
-def _found(program: str) -> Path:
+def program_path(program: str) -> Path:
+    """
+    Return where a program is that :func:`ensure_programs` has been asked for before.
+
+    Raises:
+        ProgramsMissing: It is not here.
+    """
     path = _find(program)
     if path is None:
-        raise ProgramsMissing(f"{program} is still missing after it was installed")
+        raise ProgramsMissing(f"{program} is not here, though it should have been installed")
     return path
 
 
 async def _install(missing: list[str], say: Say) -> None:
     packages = sorted({PACKAGES[each] for each in missing})
-    command = ["apt-get", "install", "--yes", "--no-install-recommends", *packages]
     if shutil.which("apt-get") is None:
         raise ProgramsMissing(
             f"not found: {', '.join(missing)}.  Install them; Debian's packages with them are "
             f"called {', '.join(packages)}"
         )
-    if os.geteuid() != 0:
+    to_install = sorted({PACKAGES[each] for each in missing if each not in UNPACKED})
+    command = ["install", "--yes", "--no-install-recommends", *to_install]
+    if to_install and os.geteuid() != 0:
         raise ProgramsMissing(
-            f"not found: {', '.join(missing)}.  Install them with: sudo {' '.join(command)}"
+            f"not found: {', '.join(missing)}.  Install them with: sudo apt-get {' '.join(command)}"
         )
-    say(f"installing Debian packages: {' '.join(packages)} (less than a minute)")
-    # Another run of ours may be installing, too: then wait for it.
-    await _apt_get("update")
-    await _apt_get("-o", "DPkg::Lock::Timeout=300", *command[1:])
+    say(f"getting Debian packages: {' '.join(packages)} (less than a minute)")
+    if os.geteuid() == 0:
+        await _run("apt-get", "update")
+    if to_install:
+        # Another run of ours may be installing, too: then wait for it.
+        await _run("apt-get", "-o", "DPkg::Lock::Timeout=300", *command)
+    for program in (each for each in missing if each in UNPACKED):
+        await _unpack(program)
 
 
-async def _apt_get(*arguments: str) -> None:
+async def _unpack(program: str) -> None:
+    """Take one program out of its package; it comes to its place by rename."""
+    folder = _unpacked_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        # The user that apt would download as cannot write into our folder.
+        await _run(
+            *("apt-get", "-o", f"APT::Sandbox::User={pwd.getpwuid(os.geteuid()).pw_name}"),
+            *("download", PACKAGES[program]),
+            cwd=Path(scratch),
+        )
+        (package,) = await asyncio.to_thread(os.listdir, scratch)
+        await _run("dpkg-deb", "-x", package, "package", cwd=Path(scratch))
+        await asyncio.to_thread(_take_out, program, Path(scratch, "package"), folder)
+
+
+def _take_out(program: str, package: Path, folder: Path) -> None:
+    found = (each for each in package.rglob(f"bin/{program}") if not each.is_symlink())
+    next(found).rename(folder / program)
+
+
+async def _run(*command: str, cwd: Path | None = None) -> None:
     with tempfile.TemporaryFile() as output:
         # Neither Ctrl-C nor our death may stop it half-way: it would leave dpkg broken.
         process = await asyncio.create_subprocess_exec(
-            *("apt-get", *arguments),
+            *command,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=output,
             env=os.environ | {"DEBIAN_FRONTEND": "noninteractive"},
             start_new_session=True,
+            cwd=cwd,
         )
         if await process.wait() != 0:
             output.seek(0)
             end = _last_lines(output.read())
-            raise ProgramsMissing(f"apt-get {' '.join(arguments)} failed:\n{end}")
+            raise ProgramsMissing(f"{' '.join(command)} failed:\n{end}")
 
 
 def _has_servers() -> bool:

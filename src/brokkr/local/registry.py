@@ -15,6 +15,7 @@ from pathlib import Path
 
 import yaml
 
+from brokkr.local.binaries import program_path
 from brokkr.local.credentials import Credentials
 from brokkr.local.process import running
 
@@ -52,7 +53,10 @@ async def registry(
         return _LISTENING.search(log.read_text()) is not None
 
     async with running(
-        "docker-registry", ["docker-registry", "serve", settings], log=log, is_ready=is_ready
+        "docker-registry",
+        [program_path("docker-registry"), "serve", settings],
+        log=log,
+        is_ready=is_ready,
     ):
         listening = _LISTENING.search(log.read_text())
         assert listening is not None

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from brokkr.agent.kube.client import KubeClient
+from brokkr.local.binaries import program_path
 from brokkr.local.build_runner.runner import BuildRunner
 from brokkr.local.credentials import Credentials
 from brokkr.local.git_server import GitServer, git_server, publish
@@ -33,7 +34,7 @@ async def repositories(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (files / name).write_text(content)
     # Links out of the repository, such as a hostile one may have.
     (files / "Dockerfile.outside").symlink_to("/etc/hostname")
-    await publish(files, bare, "sample", more={"busybox": Path("/bin/busybox")})
+    await publish(files, bare, "sample", more={"busybox": program_path("busybox")})
     return bare
 
 

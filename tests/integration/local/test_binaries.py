@@ -2,14 +2,21 @@
 
 import asyncio
 import os
+import shutil
 import sys
+from asyncio.subprocess import PIPE
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from brokkr.local import binaries
-from brokkr.local.binaries import ProgramsMissing, cache_folder, kubernetes_programs
+from brokkr.local.binaries import (
+    ProgramsMissing,
+    cache_folder,
+    ensure_programs,
+    kubernetes_programs,
+)
 from support.signals import eventually
 
 SUCCEED = """
@@ -144,3 +151,25 @@ def _command_line(pid: str) -> bytes:
         return Path("/proc", pid, "cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return b""
+
+
+async def test_what_would_start_a_service_is_only_taken_out_of_its_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With Debian's real packages; they are downloaded."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("KUBEBUILDER_ASSETS", raising=False)
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("apt-get", "dpkg-deb", "tar", "rm"):
+        real = shutil.which(name)
+        assert real is not None
+        (tools / name).symlink_to(real)
+    monkeypatch.setenv("PATH", str(tools))
+
+    found = await ensure_programs(binaries.UNPACKED, print)
+
+    assert set(found.values()) == {tmp_path / "brokkr/programs" / name for name in found}
+    for path in found.values():
+        process = await asyncio.create_subprocess_exec(path, "--help", stdout=PIPE, stderr=PIPE)
+        assert any("usage" in each.decode().lower() for each in await process.communicate())
