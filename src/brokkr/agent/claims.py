@@ -5,6 +5,7 @@ Only these are run: a Work resource proves nothing, for anybody who may create o
 forge its labels.  The broker's word is had again by the first heartbeat after a start.
 """
 
+import asyncio
 from collections.abc import Iterator
 from dataclasses import dataclass
 from uuid import UUID
@@ -35,11 +36,17 @@ class HeldClaim:
 
 
 class HeldClaims:
-    """The confirmed claims by claim id, and the broker that confirmed them."""
+    """
+    The confirmed claims by claim id, and the broker that confirmed them.
+
+    Attributes:
+        has_new: Set when one is added; whoever waits for it clears it first.
+    """
 
     def __init__(self) -> None:
         """Know of nothing yet."""
         self.broker: str | None = None
+        self.has_new = asyncio.Event()
         self._by_id: dict[UUID, HeldClaim] = {}
 
     def __iter__(self) -> Iterator[HeldClaim]:
@@ -54,6 +61,7 @@ class HeldClaims:
         if held is None:
             held = HeldClaim(work_id, claim_id, round, lease_seconds)
             self._by_id[claim_id] = held
+            self.has_new.set()
         held.lease_seconds = lease_seconds
         return held
 

@@ -7,6 +7,7 @@ recently, and those whose Work resource is about to be written.
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -85,7 +86,7 @@ class Heart:
             except (BrokkrError, KubeError) as error:
                 # What runs goes on: a broker that is away costs latency, no results.
                 log.warning("heartbeat failed", error=str(error))
-            await asyncio.sleep(self._interval().total_seconds())
+            await self._until_the_next()
 
     async def beat(self) -> None:
         """Send one heartbeat and do what its answer asks for."""
@@ -163,6 +164,16 @@ class Heart:
     def _is_looked_after(self, work: Work) -> bool:
         now = self._clock()
         return now - self._controller.last_looked_at.setdefault(work.name, now) < self._patience
+
+    async def _until_the_next(self) -> None:
+        """Wait for a part of the shortest lease, also if that is claimed meanwhile."""
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        while (left := began + self._interval().total_seconds() - clock()) > 0:
+            self._held.has_new.clear()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._held.has_new.wait()
 
     def _interval(self) -> timedelta:
         shortest = min((held.lease_seconds for held in self._held), default=3600.0)

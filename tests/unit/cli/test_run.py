@@ -73,6 +73,7 @@ def test_a_missing_key_comes_with_a_hint(capsys: pytest.CaptureFixture[str]) -> 
 
 def test_sigterm_stops_the_work_in_order_as_ctrl_c_does() -> None:
     steps = []
+    before = signal.getsignal(signal.SIGTERM)
 
     async def work() -> None:
         try:
@@ -86,7 +87,7 @@ def test_sigterm_stops_the_work_in_order_as_ctrl_c_does() -> None:
 
     assert caught.value.exit_code == 130
     assert steps == ["cleaned up"]
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_what_the_work_returns_is_returned() -> None:
