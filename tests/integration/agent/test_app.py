@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
@@ -12,6 +13,7 @@ from pydantic import SecretStr
 
 from brokkr.agent.app import ClusterNotReady, run
 from brokkr.agent.kube.client import KubeClient
+from brokkr.agent.kube.config import KubeConfig
 from brokkr.agent.kube.resources import BUILD_RUNS, NAMESPACES, WORKS
 from brokkr.agent.settings import AgentSettings, WorkCrdSettings, WorkQueueSettings
 from brokkr.client import BrokerClient
@@ -48,6 +50,7 @@ from support.shipwright import (
     success,
 )
 from support.signals import eventually
+from support.system import proxied_kubeconfig
 
 pytestmark = [pytest.mark.kube, pytest.mark.postgres]
 
@@ -442,6 +445,41 @@ async def test_a_broker_that_is_away_costs_no_result(stage: Stage) -> None:
             work = await stage.finished(submitted)
 
     assert work.status is WorkState.SUCCEEDED
+
+
+async def test_an_api_server_that_takes_nothing_for_a_while_is_no_failed_attempt(
+    stage: Stage, tmp_path: Path, control_plane: ControlPlane
+) -> None:
+    is_away = asyncio.Event()
+    refused: list[str] = []
+
+    @asynccontextmanager
+    async def around_write(method: str, path: str) -> AsyncIterator[None]:
+        if is_away.is_set():
+            refused.append(path)
+            raise ConnectionError
+        yield
+
+    config = KubeConfig.load(control_plane.kubeconfig)
+    async with (
+        proxy(config.server, around_write, tls=config.tls) as url,
+        stage.shipwright(evicted_at_first) as played,
+    ):
+        kubeconfig = proxied_kubeconfig(control_plane.kubeconfig, url, tmp_path / "kubeconfig")
+        stage.settings = stage.settings.model_copy(update={"kubeconfig": kubeconfig})
+        async with stage.agent():
+            is_away.set()
+            submitted = await stage.submit()
+
+            async def was_refused() -> bool:
+                return len(refused) >= 2
+
+            await eventually(was_refused)
+            is_away.clear()
+            work = await stage.finished(submitted)
+
+    assert (work.status, work.round, work.retries_attempted) == (WorkState.SUCCEEDED, 1, 1)
+    assert len(played.seen) == 2
 
 
 async def test_a_wrong_key_is_said_at_once(stage: Stage) -> None:
