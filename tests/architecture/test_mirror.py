@@ -18,6 +18,7 @@ TESTED_ELSEWHERE = {
     },
     "integration/agent/controller/test_loop.py": {
         "agent/controller/act.py",
+        "agent/controller/caches.py",
         "agent/controller/observe.py",
     },
     "integration/agent/test_app.py": {

@@ -4,14 +4,15 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import structlog
 
 from brokkr.agent.claims import HeldClaims
+from brokkr.agent.controller.caches import Caches
 from brokkr.agent.controller.decide import Policy
 from brokkr.agent.controller.loop import Controller
-from brokkr.agent.controller.observe import Caches
+from brokkr.agent.controller.workqueue import Workqueue
 from brokkr.agent.handlers.build.manifests import BuildDefaults
 from brokkr.agent.handlers.registry import handlers
 from brokkr.agent.heartbeat import Heart
@@ -19,21 +20,13 @@ from brokkr.agent.intake import Intake
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.config import KubeConfig
 from brokkr.agent.kube.errors import KubeKindUnknown, KubeUnavailable
-from brokkr.agent.kube.informer import Informer
-from brokkr.agent.kube.resources import BUILD_RUNS, BUILDS, NAMESPACES, WORKS, Resource
+from brokkr.agent.kube.resources import BUILD_RUNS, BUILDS, NAMESPACES, WORKS
 from brokkr.agent.reporting import Reporting
-from brokkr.agent.settings import AgentSettings
+from brokkr.agent.settings import AgentSettings, BuildSettings, WorkCrdSettings
 from brokkr.client import BrokerClient
 from brokkr.wire.bodies import AgentBody
-from brokkr.wire.custom_resource import (
-    ANNOTATION_ACKNOWLEDGED,
-    LABEL_AGENT,
-    LABEL_WORK,
-    status_from_resource,
-)
 from brokkr.work.backoff import Backoff
 from brokkr.work.errors import BrokerUnavailable, BrokkrError
-from brokkr.work.model import Manifest
 
 log = structlog.get_logger()
 
@@ -82,65 +75,34 @@ async def _run(
     settings: AgentSettings, agent: AgentBody, kube: KubeClient, client: BrokerClient
 ) -> None:
     crd = settings.work_crd
-    build_defaults = BuildDefaults(
-        service_account=crd.build.service_account,
-        timeout=crd.build.default_timeout,
-        retention_succeeded=crd.build.build_retention_succeeded,
-        retention_failed=crd.build.build_retention_failed,
-    )
-    kinds = handlers(build_defaults)
+    kinds = handlers(_build_defaults(crd.build))
     held = HeldClaims()
+    to_reconcile, to_report, news = Workqueue(_jitter), Workqueue(_jitter), asyncio.Event()
 
-    def informer(
-        resource: Resource, label: str, on_event: Callable[[str, Manifest], None]
-    ) -> Informer:
-        return Informer(
-            kube,
-            resource,
-            crd.namespace,
-            label_selector=label,
-            on_event=on_event,
-            keep=_without_managed_fields,
-        )
-
-    def on_work(event: str, resource: Manifest) -> None:
-        name = resource["metadata"]["name"]
-        if event == "DELETED":
-            caches.forget_objects_of(name)
-            if _is_unreported(resource):
-                caches.departed_works[name] = resource
-        controller.workqueue.add(name)
-        reporting.workqueue.add(name)
-        intake.look_for_room()
-
-    def on_object(event: str, manifest: Manifest) -> None:
-        if event == "DELETED":
-            caches.remember(manifest)
-        controller.workqueue.add(manifest["metadata"]["labels"][LABEL_WORK])
+    def on_change(work_name: str) -> None:
+        to_reconcile.add(work_name)
+        to_report.add(work_name)
+        news.set()
 
     caches = Caches(
-        works=informer(WORKS, f"{LABEL_AGENT}={agent.id}", on_work),
-        objects={each.kind: informer(each, LABEL_WORK, on_object) for each in (BUILDS, BUILD_RUNS)},
+        kube,
+        crd.namespace,
+        agent_id=agent.id,
+        kinds=(BUILDS, BUILD_RUNS),
+        on_change=on_change,
     )
     controller = Controller(
         kube=kube,
         caches=caches,
         handlers=kinds,
-        policy=Policy(
-            backoff=Backoff(
-                base=timedelta(seconds=crd.retry_base_delay_seconds),
-                cap=timedelta(seconds=crd.retry_max_delay_seconds),
-            ),
-            keep_succeeded=crd.build.build_retention_succeeded,
-            keep_failed=crd.build.build_retention_failed,
-        ),
+        policy=_policy(crd),
         is_held=held.holds,
         clock=_now,
-        jitter=_jitter,
+        workqueue=to_reconcile,
         resync_interval=timedelta(seconds=crd.reconcile_interval_seconds),
     )
     reporting = Reporting(
-        client=client, kube=kube, caches=caches, held=held, clock=_now, jitter=_jitter
+        client=client, kube=kube, caches=caches, held=held, clock=_now, workqueue=to_report
     )
     intake = Intake(
         agent=agent,
@@ -151,6 +113,7 @@ async def _run(
         namespace=crd.namespace,
         types=sorted(kinds),
         settings=settings.work_queue,
+        news=news,
         jitter=_jitter,
     )
     heart = Heart(
@@ -167,10 +130,8 @@ async def _run(
     )
 
     async with asyncio.TaskGroup() as tasks:
-        for each in (caches.works, *caches.objects.values()):
-            tasks.create_task(each.run())
-        for each in (caches.works, *caches.objects.values()):
-            await each.synced.wait()
+        tasks.create_task(caches.run())
+        await caches.until_synced()
         # What the cluster holds is adopted before anything new is claimed: the first
         # heartbeat lists it, and hears of claims whose resource was never written.
         await _until_available(heart.beat)
@@ -178,6 +139,26 @@ async def _run(
         tasks.create_task(controller.run())
         tasks.create_task(reporting.run())
         tasks.create_task(intake.run())
+
+
+def _build_defaults(build: BuildSettings) -> BuildDefaults:
+    return BuildDefaults(
+        service_account=build.service_account,
+        timeout=build.default_timeout,
+        retention_succeeded=build.build_retention_succeeded,
+        retention_failed=build.build_retention_failed,
+    )
+
+
+def _policy(crd: WorkCrdSettings) -> Policy:
+    return Policy(
+        backoff=Backoff(
+            base=timedelta(seconds=crd.retry_base_delay_seconds),
+            cap=timedelta(seconds=crd.retry_max_delay_seconds),
+        ),
+        keep_succeeded=crd.build.build_retention_succeeded,
+        keep_failed=crd.build.build_retention_failed,
+    )
 
 
 async def _check_cluster(kube: KubeClient, namespace: str) -> None:
@@ -208,17 +189,6 @@ async def _until_available(ask: Callable[[], Awaitable[_T]]) -> _T:
             log.warning("waiting", error=str(error), seconds=pause)
         await asyncio.sleep(pause)
         pause = min(pause * 2, 10.0)
-
-
-def _without_managed_fields(manifest: dict[str, Any]) -> dict[str, Any]:
-    metadata = {k: v for k, v in manifest["metadata"].items() if k != "managedFields"}
-    return {**manifest, "metadata": metadata}
-
-
-def _is_unreported(resource: Manifest) -> bool:
-    annotations = resource["metadata"].get("annotations") or {}
-    status = status_from_resource(resource.get("status") or {})
-    return status.phase.is_terminal and ANNOTATION_ACKNOWLEDGED not in annotations
 
 
 def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:

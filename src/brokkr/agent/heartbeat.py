@@ -14,8 +14,8 @@ from uuid import UUID, uuid4
 import structlog
 
 from brokkr.agent.claims import HeldClaims
+from brokkr.agent.controller.caches import Caches
 from brokkr.agent.controller.loop import Controller
-from brokkr.agent.controller.observe import Caches
 from brokkr.agent.intake import Intake, complete_without_resource
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.errors import KubeError

@@ -12,7 +12,7 @@ from uuid import uuid4
 import structlog
 
 from brokkr.agent.claims import HeldClaim, HeldClaims
-from brokkr.agent.controller.observe import Caches
+from brokkr.agent.controller.caches import Caches
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.errors import KubeError
 from brokkr.agent.resources import create_work
@@ -42,9 +42,15 @@ class Intake:
         namespace: str,
         types: list[str],
         settings: WorkQueueSettings,
+        news: asyncio.Event,
         jitter: Callable[[], float],
     ) -> None:
-        """Put it together; :meth:`run` starts it."""
+        """
+        Put it together; :meth:`run` starts it.
+
+        Args:
+            news: Set when a Work has changed, so that there may be room for another.
+        """
         self._agent = agent
         self._client = client
         self._kube = kube
@@ -54,12 +60,8 @@ class Intake:
         self._types = types
         self._settings = settings
         self._jitter = jitter
-        self._room = asyncio.Event()
+        self._news = news
         self._unwritten: asyncio.Queue[HeldClaim] = asyncio.Queue()
-
-    def look_for_room(self) -> None:
-        """Count again: a Work has changed."""
-        self._room.set()
 
     async def run(self) -> None:
         """Claim and write for ever."""
@@ -80,10 +82,10 @@ class Intake:
 
     async def _claim(self) -> None:
         while True:
-            self._room.clear()
+            self._news.clear()
             free = self._settings.max_concurrent - self._active()
             if free <= 0:
-                await self._room.wait()
+                await self._news.wait()
                 continue
             request = ClaimSome(
                 max=free,
@@ -118,7 +120,7 @@ class Intake:
             if held.unwritten is not None:
                 await self._write(held, held.unwritten)
                 held.unwritten = None
-                self._room.set()
+                self._news.set()
 
     async def _write(self, held: HeldClaim, claim: ClaimBody) -> None:
         """Write one resource, however long the API server takes to be there."""

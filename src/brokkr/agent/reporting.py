@@ -12,7 +12,7 @@ from typing import Final
 import structlog
 
 from brokkr.agent.claims import HeldClaims
-from brokkr.agent.controller.observe import Caches
+from brokkr.agent.controller.caches import Caches
 from brokkr.agent.controller.workqueue import Workqueue, work_off
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.resources import CLAIM_LOST, mark_acknowledged, mark_cancelled
@@ -45,7 +45,7 @@ class Reporting:
         caches: Caches,
         held: HeldClaims,
         clock: Callable[[], datetime],
-        jitter: Callable[[], float],
+        workqueue: Workqueue,
     ) -> None:
         """Put it together; :meth:`run` starts it."""
         self._client = client
@@ -53,12 +53,12 @@ class Reporting:
         self._caches = caches
         self._held = held
         self._clock = clock
-        self.workqueue = Workqueue(jitter)
+        self._workqueue = workqueue
         self._reported: dict[str, ReportProgress] = {}
 
     async def run(self) -> None:
         """Report for ever."""
-        await work_off(self.workqueue, self._report, workers=WORKERS)
+        await work_off(self._workqueue, self._report, workers=WORKERS)
 
     async def _report(self, name: str) -> timedelta | None:
         resource = self._caches.works.cache.get(name) or self._caches.departed_works.get(name)

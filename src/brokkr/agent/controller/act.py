@@ -12,9 +12,10 @@ from datetime import datetime
 
 import structlog
 
+from brokkr.agent.controller.caches import Caches
 from brokkr.agent.controller.conditions import REFUSED, TEMPLATE_APPLIED, with_condition
 from brokkr.agent.controller.decide import Seen
-from brokkr.agent.controller.observe import Caches, is_of_attempt
+from brokkr.agent.controller.observe import is_of_attempt
 from brokkr.agent.controller.plan import (
     CancelAttempt,
     CreateObjects,

@@ -13,8 +13,9 @@ from datetime import datetime, timedelta
 import structlog
 
 from brokkr.agent.controller.act import carry_out
+from brokkr.agent.controller.caches import Caches
 from brokkr.agent.controller.decide import Policy, decide
-from brokkr.agent.controller.observe import Caches, observe
+from brokkr.agent.controller.observe import observe
 from brokkr.agent.controller.workqueue import Workqueue, work_off
 from brokkr.agent.handlers.protocol import Handler
 from brokkr.agent.kube.client import KubeClient
@@ -38,13 +39,14 @@ class Controller:
         policy: Policy,
         is_held: Callable[[Work], bool],
         clock: Callable[[], datetime],
-        jitter: Callable[[], float],
+        workqueue: Workqueue,
         resync_interval: timedelta,
     ) -> None:
         """
         Put a controller together; :meth:`run` starts it.
 
         Args:
+            workqueue: The names of Works there is news of.
             is_held: Whether the broker has confirmed, to this process, that the claim on
                 the resource is this agent's.  Anybody who may create Works can forge
                 labels; without the confirmation nothing is started.
@@ -56,7 +58,7 @@ class Controller:
         self._is_held = is_held
         self._clock = clock
         self._resync_interval = resync_interval
-        self.workqueue = Workqueue(jitter)
+        self.workqueue = workqueue
         self.last_looked_at: dict[str, datetime] = {}
 
     async def run(self) -> None:

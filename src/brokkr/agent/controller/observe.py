@@ -6,8 +6,8 @@ Reads the informers' caches.  A cache may lag, so what would be dangerous to get
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
+from brokkr.agent.controller.caches import Caches
 from brokkr.agent.controller.decide import Seen
 from brokkr.agent.handlers.protocol import Handler
 from brokkr.agent.handlers.verdict import (
@@ -19,7 +19,6 @@ from brokkr.agent.handlers.verdict import (
     Verdict,
 )
 from brokkr.agent.kube.client import KubeClient
-from brokkr.agent.kube.informer import Informer
 from brokkr.wire.custom_resource import (
     LABEL_ATTEMPT,
     LABEL_ROUND,
@@ -30,34 +29,6 @@ from brokkr.wire.custom_resource import (
 from brokkr.work.errors import InvalidWork
 from brokkr.work.model import Manifest, Work
 from brokkr.work.names import attempt_name
-
-
-@dataclass(frozen=True, slots=True)
-class Caches:
-    """What is watched: Work resources by name, and attempts' objects by kind and name.
-
-    Attributes:
-        departed: Objects as they were when they were deleted, by uid: one that had
-            ended when it went is still the end of its attempt.
-        departed_works: Finished Works that were deleted before the broker took their
-            result, by name: the result is not lost with them.
-    """
-
-    works: Informer
-    objects: Mapping[str, Informer]
-    departed: dict[str, Manifest] = field(default_factory=dict)
-    departed_works: dict[str, Manifest] = field(default_factory=dict)
-
-    def remember(self, manifest: Manifest) -> None:
-        """Keep an attempt's object that was deleted, for as long as its Work is there."""
-        if manifest["metadata"]["labels"][LABEL_WORK] in self.works.cache:
-            self.departed[manifest["metadata"]["uid"]] = manifest
-
-    def forget_objects_of(self, work_name: str) -> None:
-        """Let go of what was kept for a Work that is gone."""
-        for uid, manifest in list(self.departed.items()):
-            if manifest["metadata"]["labels"][LABEL_WORK] == work_name:
-                del self.departed[uid]
 
 
 async def observe(

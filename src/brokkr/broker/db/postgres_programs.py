@@ -23,8 +23,8 @@ from brokkr.work.errors import BrokkrError
 
 SERVER_USER: Final = "brokkr-postgres"
 PROGRAM_CACHE: Final = Path("/var/cache/brokkr")
-# Before 16 the programs leave the folder that they were started in and find no way back if
-# it lies where their user may not go: see Note [Root does not open its folders] in embedded.
+# Before 16 the programs leave the folder that they were started in, and find no way back if
+# it lies where their user may not go.
 OLDEST_VERSION: Final = 16
 
 

@@ -8,17 +8,17 @@ from uuid import uuid4
 
 import pytest
 
+from brokkr.agent.controller.caches import Caches
 from brokkr.agent.controller.decide import Policy
 from brokkr.agent.controller.loop import Controller
-from brokkr.agent.controller.observe import Caches
+from brokkr.agent.controller.workqueue import Workqueue
 from brokkr.agent.handlers.build.manifests import BuildDefaults
 from brokkr.agent.handlers.registry import handlers
 from brokkr.agent.kube.client import KubeClient
-from brokkr.agent.kube.informer import Informer
 from brokkr.agent.kube.resources import BUILD_RUNS, BUILDS, CONFIG_MAPS, EVENTS, WORKS
 from brokkr.agent.resources import create_work, mark_acknowledged, mark_cancelled
 from brokkr.wire.bodies import ClaimBody
-from brokkr.wire.custom_resource import LABEL_AGENT, LABEL_WORK, render_spec, work_from_resource
+from brokkr.wire.custom_resource import render_spec, work_from_resource
 from brokkr.work.backoff import Backoff
 from brokkr.work.model import Manifest, Phase, Work
 from brokkr.work.names import work_name
@@ -78,24 +78,9 @@ async def read(kube: KubeClient, namespace: str, name: str) -> Work:
 async def watching(kube: KubeClient, namespace: str) -> AsyncIterator[tuple[Caches, Controller]]:
     """Put a controller and its caches together, as the agent's start does."""
 
-    def on_work(event: str, resource: Manifest) -> None:
-        controller.workqueue.add(resource["metadata"]["name"])
-
-    def on_object(event: str, manifest: Manifest) -> None:
-        if event == "DELETED":
-            caches.remember(manifest)
-        controller.workqueue.add(manifest["metadata"]["labels"][LABEL_WORK])
-
+    workqueue = Workqueue(jitter=lambda: 1.0)
     caches = Caches(
-        works=Informer(
-            kube, WORKS, namespace, label_selector=f"{LABEL_AGENT}={AGENT_ID}", on_event=on_work
-        ),
-        objects={
-            each.kind: Informer(
-                kube, each, namespace, label_selector=LABEL_WORK, on_event=on_object
-            )
-            for each in (BUILDS, BUILD_RUNS)
-        },
+        kube, namespace, agent_id=AGENT_ID, kinds=(BUILDS, BUILD_RUNS), on_change=workqueue.add
     )
     controller = Controller(
         kube=kube,
@@ -104,17 +89,13 @@ async def watching(kube: KubeClient, namespace: str) -> AsyncIterator[tuple[Cach
         policy=POLICY,
         is_held=lambda _: True,
         clock=now,
-        jitter=lambda: 1.0,
+        workqueue=workqueue,
         resync_interval=timedelta(seconds=1),
     )
-    async with asyncio.TaskGroup() as tasks:
-        informers = (caches.works, *caches.objects.values())
-        running = [tasks.create_task(each.run()) for each in informers]
-        for each in informers:
-            await each.synced.wait()
-        yield caches, controller
-        for task in running:
-            task.cancel()
+    watching = asyncio.create_task(caches.run())
+    await caches.until_synced()
+    yield caches, controller
+    watching.cancel()
 
 
 @asynccontextmanager
