@@ -25,7 +25,6 @@ TESTED_ELSEWHERE = {
         "agent/heartbeat.py",
         "agent/intake.py",
         "agent/reporting.py",
-        "agent/resources.py",
     },
     "integration/broker/api/test_health.py": {
         "broker/api/docs.py",

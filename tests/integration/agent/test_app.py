@@ -349,6 +349,26 @@ async def test_a_planted_work_resource_is_not_run(stage: Stage) -> None:
     assert "status" not in planted
 
 
+async def test_work_whose_place_in_the_cluster_is_taken_is_completed_as_failed(
+    stage: Stage,
+) -> None:
+    submitted = await stage.submit()
+    claim = Claim(
+        work_id=submitted.id, claim_id=uuid4(), round=1, agent_id=stage.agent_id, broker="none"
+    )
+    spec = render_spec(
+        work_type="build", max_retries=0, claim_timeout=timedelta(hours=1), template={"a": "b"}
+    )
+    await stage.kube.create(WORKS, stage.namespace, render_claimed(spec, claim))
+    async with stage.shipwright(success) as played, stage.agent():
+        work = await stage.finished(submitted)
+
+    assert work.status is WorkState.FAILED
+    assert work.result_message is not None
+    assert work.result_message.startswith("WorkRefused")
+    assert not played.seen
+
+
 async def test_another_brokers_finished_work_is_neither_reported_nor_deleted(
     stage: Stage,
 ) -> None:
