@@ -19,8 +19,8 @@ and BuildRuns recorded from both.
 # - else the condition's reason.
 #
 # Where one reason covers several causes, rows with `saying` tell them apart by the
-# message.  A step that writes no reason leaves its cause in the pod's log alone; such
-# failures are retried once.
+# message.  A step that writes no reason leaves its cause in the pod's log alone; such a
+# failure is retried once, and a push that failed as often as the Work allows.
 
 import re
 from collections.abc import Iterable
@@ -64,7 +64,7 @@ TABLE: Final = (
     ),
     Row(
         reasons=("BuildRunTimeout",),
-        retry=Retry.ONCE,
+        retry=Retry.ALWAYS,
         why="waiting for a node counts too; if it recurs, raise the timeout",
     ),
     Row(
@@ -87,6 +87,12 @@ TABLE: Final = (
         saying=re.compile(r"\bpod \S+ not found"),
         retry=Retry.ALWAYS,
         why="the pod or its node was lost before it could be asked",
+    ),
+    Row(
+        reasons=("Failed", "PipelineRunFailed"),
+        saying=re.compile(r"\bstep-image-processing\b"),
+        retry=Retry.ALWAYS,
+        why="the push or the scan failed; the registry may be away, or refuse the credentials",
     ),
     Row(
         reasons=("Failed", "PipelineRunFailed"),

@@ -40,17 +40,17 @@ EXPECTED: Mapping[str, tuple[str, Retry | None]] = {
     "generated-serviceaccount": COMPLETED,
     # Nobody asked Brokkr for it, and whoever did meant it.
     "cancel": ("BuildRunCanceled", Retry.NEVER),
-    # A first timeout may be a slow start; a second one is the build.
-    "timeout": ("BuildRunTimeout", Retry.ONCE),
+    # It counts from when the pod was asked for: a full cluster is enough.
+    "timeout": ("BuildRunTimeout", Retry.ALWAYS),
     "taskrun-deleted": ("TaskRunIsMissing", Retry.ALWAYS),
     "step-oom": ("StepOutOfMemory", Retry.NEVER),
-    # The cause stands in the step's log alone, which may say anything from a typing
-    # mistake to a registry that restarts.
+    # The cause stands in the step's log alone.  A push mostly fails for what passes; a
+    # build for anything from a typing mistake to a base image that cannot be had.
     "dockerfile-syntax": ("Failed", Retry.ONCE),
     "run-step-fails": ("Failed", Retry.ONCE),
-    "push-unauthorized": ("Failed", Retry.ONCE),
-    "registry-host-unknown": ("Failed", Retry.ONCE),
-    "registry-unreachable": ("Failed", Retry.ONCE),
+    "push-unauthorized": ("Failed", Retry.ALWAYS),
+    "registry-host-unknown": ("Failed", Retry.ALWAYS),
+    "registry-unreachable": ("Failed", Retry.ALWAYS),
     # A strategy's own word, which this project cannot know.
     "step-error-result": ("MyReason", Retry.ONCE),
     # The source, the credentials or the file are not there, and will not be.
