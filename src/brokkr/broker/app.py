@@ -75,7 +75,7 @@ async def serve(settings: BrokerSettings, database_url: str, *, pool_size: int =
 
     Raises:
         AddressTaken: Somebody else listens there.
-        BrokerUnavailable: The database does not let us in.
+        DatabaseUnavailable: The database does not let us in.
     """
     _raise_file_limit()
     with _listening(settings) as listener, _signals_only_stop_the_server():

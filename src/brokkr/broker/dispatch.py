@@ -29,7 +29,7 @@ import structlog
 from brokkr.broker.db.notifications import listen
 from brokkr.broker.db.pool import Pool, transaction
 from brokkr.broker.db.selectors import find_waiting_agent
-from brokkr.work.errors import BrokerUnavailable
+from brokkr.work.errors import DatabaseUnavailable
 
 _log = structlog.get_logger()
 
@@ -141,7 +141,7 @@ class Dispatcher:
             announced = await self._announced.get()
             try:
                 await self._wake_one(pool, announced)
-            except BrokerUnavailable as error:
+            except DatabaseUnavailable as error:
                 # The waiters' own polls are the floor: they end, and look again.
                 _log.warning("work not announced", error=str(error))
 

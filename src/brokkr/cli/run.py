@@ -19,6 +19,7 @@ from brokkr.work.errors import (
     BrokerUnavailable,
     BrokkrError,
     Conflict,
+    DatabaseUnavailable,
     InvalidInput,
     MalformedBody,
     NotFound,
@@ -46,6 +47,8 @@ HINTS: Final[Mapping[type[BrokkrError], str]] = MappingProxyType(
         Unauthenticated: "a key comes from --key, BROKKR_KEY, or key in [client] of brokkr.toml",
         BrokerUnavailable: "its address comes from --url, BROKKR_URL, or url in [client] of "
         "brokkr.toml",
+        DatabaseUnavailable: "where the broker looks for it comes from --database-url, or url in "
+        "[database] of brokkr.toml",
     }
 )
 
@@ -83,9 +86,9 @@ def fail(error: BrokkrError) -> NoReturn:
     for line in lines:
         print(f"error: {line}", file=sys.stderr)
     kinds = type(error).__mro__
-    for kind in kinds:
-        if kind in HINTS:
-            print(f"hint: {HINTS[kind]}", file=sys.stderr)
+    hint = next((HINTS[kind] for kind in kinds if kind in HINTS), None)
+    if hint is not None:
+        print(f"hint: {hint}", file=sys.stderr)
     raise typer.Exit(next(EXIT_CODES[kind] for kind in kinds if kind in EXIT_CODES))
 
 

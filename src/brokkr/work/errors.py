@@ -21,6 +21,7 @@ What can go wrong, as facts that callers treat differently.
     │   ├── AgentNameTaken
     │   └── AgentSuperseded        a newer process of this agent is at work
     └── BrokerUnavailable          client side: no answer, or a 5xx
+        └── DatabaseUnavailable    the broker itself has no answer from PostgreSQL
 
 An error carries its data as attributes and makes its own sentence.  `code` is the
 stable word for it on the wire (:mod:`brokkr.wire.problem`).
@@ -180,3 +181,9 @@ class BrokerUnavailable(BrokkrError):
     """The broker did not answer, or could not.  Try again later; nothing is lost."""
 
     code = "broker_unavailable"
+
+
+class DatabaseUnavailable(BrokerUnavailable):
+    """PostgreSQL does not answer, or does not let the broker in."""
+
+    code = "database_unavailable"

@@ -77,7 +77,7 @@ async def create_admin_key(url: str) -> str:
     Make an admin key in the database at ``url``, and its schema if need be.
 
     Raises:
-        BrokerUnavailable: The database does not let us in.
+        DatabaseUnavailable: The database does not let us in.
     """
     await migrate(url)
     async with connect(url) as db:

@@ -43,7 +43,7 @@ async def migrate(url: str) -> list[str]:
 
     Raises:
         MigrationChanged: The database was made from another version of a file.
-        BrokerUnavailable: The database does not let us in.
+        DatabaseUnavailable: The database does not let us in.
     """
     async with connect(url) as db:
         await db.execute("SELECT pg_advisory_lock(4, 0)")  # until the connection closes

@@ -13,7 +13,7 @@ import asyncpg
 import structlog
 
 from brokkr.broker.db.pool import connect
-from brokkr.work.errors import BrokerUnavailable
+from brokkr.work.errors import DatabaseUnavailable
 
 CHANNEL = "brokkr"
 
@@ -34,7 +34,7 @@ async def listen(url: str, *, heard: Callable[[str], None], listening: Callable[
     while True:
         try:
             await _listen_once(url, heard=heard, listening=listening)
-        except BrokerUnavailable as error:
+        except DatabaseUnavailable as error:
             _log.warning("database connection lost", error=str(error))
         await asyncio.sleep(_RECONNECT_SECONDS)
 

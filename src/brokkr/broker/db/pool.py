@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from brokkr.work.errors import BrokerUnavailable
+from brokkr.work.errors import DatabaseUnavailable
 
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
@@ -43,7 +43,7 @@ async def open_pool(url: str, *, size: int = 10) -> AsyncIterator[Pool]:
     Open a pool of at most ``size`` connections, and close it in the end.
 
     Raises:
-        BrokerUnavailable: The database does not let us in.
+        DatabaseUnavailable: The database does not let us in.
     """
     with _translated():
         pool = await asyncpg.create_pool(
@@ -73,7 +73,7 @@ async def transaction(pool: Pool) -> AsyncIterator[Connection]:
     Run one transaction: committed when the block is left, undone when an error passes.
 
     Raises:
-        BrokerUnavailable: The database is away, or too slow.
+        DatabaseUnavailable: The database is away, or too slow.
     """
     with _translated():
         async with (
@@ -89,7 +89,7 @@ async def connect(url: str) -> AsyncIterator[Connection]:
     Open one connection outside any pool: no time limit, and its errors are translated.
 
     Raises:
-        BrokerUnavailable: The database does not let us in, or went away.
+        DatabaseUnavailable: The database does not let us in, or went away.
     """
     with _translated():
         connection = await asyncpg.connect(url, timeout=_ACQUIRE_TIMEOUT_SECONDS)
@@ -105,11 +105,11 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except _REFUSED as error:
-        raise BrokerUnavailable(f"the database does not let us in: {error}") from error
+        raise DatabaseUnavailable(f"the database does not let us in: {error}") from error
     except ValueError:
         raise  # the driver calls wrong parameters an interface error; they are our mistake
     except _AWAY as error:
-        raise BrokerUnavailable(f"the database is not available: {error}") from error
+        raise DatabaseUnavailable(f"the database is not available: {error}") from error
 
 
 async def _prepare(connection: Any) -> None:
