@@ -1,7 +1,5 @@
 """A broker, served by the real server on a port of its own, in this process."""
 
-import asyncio
-import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -11,11 +9,12 @@ import aiohttp
 import pytest
 
 from brokkr.broker.api.state import Broker
-from brokkr.broker.app import Server, create_app
+from brokkr.broker.app import Server
 from brokkr.broker.db.keys import create_admin_key
 from brokkr.broker.settings import BrokerSettings
 from brokkr.client import BrokerClient
 from brokkr.wire.bodies import RegisterAgent, RegisteredAgent
+from support.broker import serving
 
 
 @dataclass
@@ -57,16 +56,8 @@ class Served:
 @pytest.fixture
 async def served(database_url: str) -> AsyncIterator[Served]:
     settings = BrokerSettings(max_body_bytes=100_000)
-    app = create_app(settings, database_url=database_url)
-    listener = socket.create_server(("127.0.0.1", 0))
-    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     key = await create_admin_key(database_url)
-    async with app.router.lifespan_context(app), AsyncExitStack() as clients:
-        server = Server(app)
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        admin = await clients.enter_async_context(BrokerClient(url, key))
+    async with serving(settings, database_url) as app, AsyncExitStack() as clients:
+        admin = await clients.enter_async_context(BrokerClient(app.url, key))
         http = await clients.enter_async_context(aiohttp.ClientSession())
-        yield Served(url, app.state.broker, server, key, admin, http, clients)
-        await clients.aclose()
-        server.should_exit = True
-        await serving
+        yield Served(app.url, app.parts, app.server, key, admin, http, clients)

@@ -157,7 +157,7 @@ async def test_a_database_that_is_away_is_a_503_and_no_traceback(served: Served)
 
     status, problem = await served.request("GET", "/readyz", key=None)
 
-    assert (status, problem["code"]) == (503, "broker_unavailable")
+    assert (status, problem["code"]) == (503, "database_unavailable")
 
 
 async def test_our_own_mistake_is_a_500_that_gives_nothing_away(served: Served) -> None:
