@@ -115,3 +115,11 @@ async def test_a_database_that_is_away_is_named_at_the_start() -> None:
 async def metrics(url: str) -> str:
     async with aiohttp.ClientSession() as session, session.get(f"{url}/metrics") as response:
         return await response.text()
+
+
+async def test_a_connection_sends_small_answers_at_once() -> None:
+    with listening("127.0.0.1", 0) as listener:
+        with socket.create_connection(listener.getsockname()):
+            accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
