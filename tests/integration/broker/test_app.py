@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 
-from brokkr.broker.app import AddressTaken, serve
+from brokkr.broker.app import AddressTaken, listening, serve
 from brokkr.broker.db.keys import create_admin_key
 from brokkr.broker.settings import BrokerSettings
 from brokkr.client import BrokerClient
