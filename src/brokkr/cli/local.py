@@ -4,7 +4,6 @@ import asyncio
 import json
 import signal
 import sys
-import tempfile
 import textwrap
 from collections.abc import Coroutine
 from pathlib import Path
@@ -17,7 +16,12 @@ import yaml
 from brokkr.agent.kube.errors import KubeError
 from brokkr.cli.follow import follow
 from brokkr.client import BrokerClient
-from brokkr.local.binaries import ProgramsMissing, ensure_programs, kubernetes_programs
+from brokkr.local.binaries import (
+    ProgramsMissing,
+    cache_folder,
+    ensure_programs,
+    kubernetes_programs,
+)
 from brokkr.local.credentials import Credentials
 from brokkr.local.git_server import GitFailed
 from brokkr.local.process import ServerFailed, tethered
@@ -72,7 +76,8 @@ def prepare() -> None:
 @app.command()
 def up(
     folder: Annotated[
-        Path, typer.Option(help="For data, logs and keys; emptied at each start.")
+        Path,
+        typer.Option(help="For data, logs and keys; emptied. New, empty or an earlier one's."),
     ] = Path(".brokkr"),
     kubeconfig: Annotated[
         Path | None,
@@ -166,18 +171,18 @@ def demo(
 
     The data is thrown away; programs that were compiled or installed are kept.
     """
+    data = cache_folder().with_name("demo")
 
     async def run() -> None:
         started = monotonic()
-        print(f"1. start everything on this machine (data in {scratch})", flush=True)
-        async with local_system(Path(scratch), say=_say, sources=[folder.absolute()]) as system:
+        print(f"1. start everything on this machine (data in {data})", flush=True)
+        async with local_system(data, say=_say, sources=[folder.absolute()]) as system:
             print(f"   ready after {monotonic() - started:.1f} s", flush=True)
             await _show_a_build(system, folder)
             print("5. stop everything", flush=True)
         print(f"done after {monotonic() - started:.1f} s", flush=True)
 
-    with tempfile.TemporaryDirectory(prefix="brokkr-demo-", ignore_cleanup_errors=True) as scratch:
-        _run(run())
+    _run(run())
 
 
 async def _show_a_build(system: LocalSystem, folder: Path) -> None:

@@ -2,8 +2,8 @@
 The whole system on one machine, for the length of a block.
 
 Every part is a process of its own, as it would be elsewhere; only the git server, which
-serves the sources of the builds, runs in this one.  Data is not kept: a folder that an
-earlier run left behind, by a kill for instance, is emptied first.
+serves the sources of the builds, runs in this one.  Data is not kept: the folder is emptied
+at the end, and at the beginning too, for a run may have been killed.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from importlib.resources import files
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any, Final
 
 import aiohttp
@@ -45,6 +46,7 @@ from brokkr.wire.bodies import RegisterAgent
 PROGRAMS: Final = ("buildah", "busybox", "docker-registry", "git", "skopeo")
 """What runs here beside Kubernetes and what the project brings itself."""
 
+LOCK: Final = "brokkr-local.lock"
 NAMESPACE: Final = "brokkr-agent"
 AGENT: Final = "local"
 STRATEGY: Final = "buildah"
@@ -52,11 +54,18 @@ SERVICE_ACCOUNT: Final = "builder-sa"
 CLONE_SECRET: Final = "git-credentials"  # noqa: S105 - a name
 PUSH_SECRET: Final = "registry-credentials"  # noqa: S105 - a name
 
+_LAST_WRITES_SECONDS: Final = 5
+_LAST_WRITES_PAUSE_SECONDS: Final = 0.02
+
 Say = Callable[[str], None]
 
 
 class AlreadyRunning(Exception):
     """Another local system uses the folder."""
+
+
+class FolderNotOurs(Exception):
+    """The folder holds something else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +120,7 @@ async def local_system(
     Run everything.
 
     Args:
-        folder: For data, logs and keys; emptied first.
+        folder: For data, logs and keys; emptied before and after.
         say: Told, in whole lines, what takes long and what is different than asked for.
         kubeconfig: A cluster with a Shipwright of its own; without it, an API server and
             the build runner, which stands in for Shipwright, are started here.
@@ -120,6 +129,7 @@ async def local_system(
 
     Raises:
         AlreadyRunning: The folder is in use.
+        FolderNotOurs: The folder holds something that is not to be deleted.
         ProgramsMissing: A program is not here and cannot be had.
         ServerFailed: A part does not start.
     """
@@ -290,9 +300,14 @@ class _Starter:
 
 @contextmanager
 def _sole_user_of(folder: Path) -> Iterator[None]:
-    """Lock the folder and empty it; whatever ran there has died with its parent."""
+    """Lock the folder, and empty it before and after; what fails leaves its logs there."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (folder / "lock").open("a+") as lock:
+    if any(folder.iterdir()) and not (folder / LOCK).exists():
+        raise FolderNotOurs(
+            f"{folder} holds files that no local system has put there, and would be emptied; "
+            "give --folder one that is empty or new"
+        )
+    with (folder / LOCK).open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -304,11 +319,26 @@ def _sole_user_of(folder: Path) -> Iterator[None]:
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
         lock.flush()
-        for each in folder.iterdir():
-            if each.name != "lock":
-                shutil.rmtree(each) if each.is_dir() else each.unlink()
+        _empty(folder)
         (folder / "git").mkdir()
-        yield
+        try:
+            yield
+        except asyncio.CancelledError:
+            _empty(folder)
+            raise
+        _empty(folder)
+
+
+def _empty(folder: Path) -> None:
+    """Remove all but the lock; processes that a killed predecessor left may still write."""
+    deadline = monotonic() + _LAST_WRITES_SECONDS
+    while rest := [each for each in folder.iterdir() if each.name != LOCK]:
+        for each in rest:
+            if each.is_dir() and not each.is_symlink():
+                shutil.rmtree(each, ignore_errors=monotonic() < deadline)
+            else:
+                each.unlink(missing_ok=True)
+        sleep(_LAST_WRITES_PAUSE_SECONDS)
 
 
 def _clean_environment() -> dict[str, str]:

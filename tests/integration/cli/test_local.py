@@ -68,6 +68,7 @@ async def test_ctrl_c_stops_everything(tmp_path: Path) -> None:
 
     assert process.returncode == 130
     assert errors.decode().strip().endswith("stopped")
+    assert [each.name for each in tmp_path.iterdir()] == ["brokkr-local.lock"]
     await all_gone(tmp_path)
 
 
@@ -78,6 +79,15 @@ async def test_a_second_one_in_the_same_folder_is_told_about_the_first(tmp_path:
 
     assert second.code == 1
     assert f"process {first.pid}" in second.err
+
+
+async def test_a_folder_with_other_files_in_it_is_not_emptied(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("years of work")
+    refused = await LOCAL("local", "up", "--folder", str(tmp_path))
+
+    assert refused.code == 1
+    assert "would be emptied" in refused.err
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
 
 
 async def test_after_a_kill_nothing_is_left_and_the_next_one_works(tmp_path: Path) -> None:
