@@ -21,8 +21,11 @@ TESTED_ELSEWHERE = {
         "agent/controller/caches.py",
         "agent/controller/observe.py",
     },
+    "integration/cli/test_local.py": {
+        "cli/demo.py",
+        "local/folder.py",
+    },
     "integration/agent/test_app.py": {
-        "agent/heartbeat.py",
         "agent/intake.py",
         "agent/reporting.py",
     },

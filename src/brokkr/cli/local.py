@@ -1,21 +1,17 @@
 """``brokkr local``: the whole system on one machine."""
 
 import asyncio
-import json
 import signal
 import sys
-import textwrap
 from collections.abc import Coroutine
 from pathlib import Path
 from time import monotonic
 from typing import Annotated, Any
 
 import typer
-import yaml
 
 from brokkr.agent.kube.errors import KubeError
-from brokkr.cli.follow import follow
-from brokkr.client import BrokerClient
+from brokkr.cli.demo import USUAL_GIT, USUAL_REGISTRY, DemoFailed, show_a_build
 from brokkr.local.binaries import (
     ProgramsMissing,
     cache_folder,
@@ -23,20 +19,19 @@ from brokkr.local.binaries import (
     kubernetes_programs,
 )
 from brokkr.local.credentials import Credentials
+from brokkr.local.folder import AlreadyRunning
 from brokkr.local.git_server import GitFailed
-from brokkr.local.process import ServerFailed, tethered
+from brokkr.local.process import ServerFailed
 from brokkr.local.up import (
     AGENT,
     CLONE_SECRET,
     NAMESPACE,
     PROGRAMS,
     PUSH_SECRET,
-    AlreadyRunning,
     LocalSystem,
     Ports,
     local_system,
 )
-from brokkr.wire.bodies import SubmitWork, TargetBody
 from brokkr.work.errors import BrokkrError
 
 app = typer.Typer(
@@ -49,13 +44,7 @@ app = typer.Typer(
 
 EXAMPLE = Path("examples/hello-image")
 PORTS = Ports()
-USUAL_GIT = f"http://127.0.0.1:{PORTS.git}"
-USUAL_REGISTRY = f"127.0.0.1:{PORTS.registry}"
 CREDENTIALS = Credentials("brokkr", "local-only")
-
-
-class DemoFailed(Exception):
-    """Something that the demo shows did not happen."""
 
 
 def _say(line: str) -> None:
@@ -178,81 +167,11 @@ def demo(
         print(f"1. start everything on this machine (data in {data})", flush=True)
         async with local_system(data, say=_say, sources=[folder.absolute()]) as system:
             print(f"   ready after {monotonic() - started:.1f} s", flush=True)
-            await _show_a_build(system, folder)
+            await show_a_build(system, folder)
             print("5. stop everything", flush=True)
         print(f"done after {monotonic() - started:.1f} s", flush=True)
 
     _run(run())
-
-
-async def _show_a_build(system: LocalSystem, folder: Path) -> None:
-    # The file names the usual ports; these may be others.
-    text = (folder / "work.yaml").read_text()
-    text = text.replace(USUAL_GIT, system.git_url).replace(USUAL_REGISTRY, system.registry)
-    async with BrokerClient(system.broker_url, system.admin_key) as client:
-        print(f"2. submit {folder / 'work.yaml'}, and follow it", flush=True)
-        work = await client.submit_work(
-            SubmitWork(
-                work_type="build",
-                template=text,
-                target=TargetBody(match_labels={"env": "local"}),
-            )
-        )
-        following = asyncio.create_task(
-            follow(client, work, say=lambda line: print(f"   {line}", flush=True))
-        )
-        failing = asyncio.create_task(system.until_one_ends())
-        try:
-            await asyncio.wait({following, failing}, return_when=asyncio.FIRST_COMPLETED)
-            if not following.done():
-                raise failing.result()
-            work = following.result()
-        finally:
-            following.cancel()
-            failing.cancel()
-    result = work.result or {}
-    if not work.success:
-        raise DemoFailed(f"the build ended {work.status}: {work.result_message}")
-
-    image = f"{system.registry}/{result['image'].partition('/')[2]}"
-    print(f"   image   {result['image']}\n   digest  {result['digest']}", flush=True)
-    print("3. read the image back from the registry, and run it", flush=True)
-    inspected = json.loads(
-        await _output("skopeo", "inspect", "--tls-verify=false", f"docker://{image}")
-    )
-    if inspected["Digest"] != result["digest"]:
-        raise DemoFailed(f"the registry has {inspected['Digest']}")
-    print(f"   skopeo inspect says {inspected['Digest']}: the same", flush=True)
-    for line in (await _run_image(image, system.folder)).splitlines():
-        print(f"   it says: {line}", flush=True)
-    print("4. the entry in the log", flush=True)
-    entry = work.model_dump(mode="json", exclude_none=True, exclude={"resource", "progress"})
-    print(textwrap.indent(yaml.safe_dump(entry, sort_keys=False), "   "), end="", flush=True)
-
-
-async def _run_image(image: str, folder: Path) -> str:
-    storage = (
-        *("--root", f"{folder}/demo/root", "--runroot", f"{folder}/demo/run"),
-        *("--storage-driver", "vfs"),
-    )
-    container = await _output(
-        *("buildah", *storage, "from", "--tls-verify=false", f"docker://{image}")
-    )
-    return await _output(
-        *("buildah", *storage, "run", "--isolation", "chroot", container.strip()),
-        *("--", "cat", "/hello.txt"),
-    )
-
-
-async def _output(*command: str) -> str:
-    process = await asyncio.create_subprocess_exec(
-        *tethered(command), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
-    output, errors = await process.communicate()
-    if process.returncode != 0:
-        said = errors.decode(errors="replace").strip()
-        raise DemoFailed(f"{' '.join(command[:2])} ended with {process.returncode}: {said}")
-    return output.decode()
 
 
 def _submit_example(system: LocalSystem) -> str:

@@ -7,18 +7,15 @@ at the end, and at the beginning too, for a run may have been killed.
 """
 
 import asyncio
-import fcntl
 import os
-import shutil
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.resources import files
 from pathlib import Path
-from time import monotonic, sleep
 from typing import Any, Final
 
 import aiohttp
@@ -38,6 +35,7 @@ from brokkr.client import BrokerClient
 from brokkr.local.binaries import ensure_programs
 from brokkr.local.control_plane import control_plane
 from brokkr.local.credentials import Credentials
+from brokkr.local.folder import sole_use_of
 from brokkr.local.git_server import git_server, publish
 from brokkr.local.process import Server, ServerFailed, free_port, running
 from brokkr.local.registry import registry
@@ -46,7 +44,6 @@ from brokkr.wire.bodies import RegisterAgent
 PROGRAMS: Final = ("buildah", "busybox", "docker-registry", "git", "skopeo")
 """What runs here beside Kubernetes and what the project brings itself."""
 
-LOCK: Final = "brokkr-local.lock"
 NAMESPACE: Final = "brokkr-agent"
 AGENT: Final = "local"
 STRATEGY: Final = "buildah"
@@ -54,18 +51,7 @@ SERVICE_ACCOUNT: Final = "builder-sa"
 CLONE_SECRET: Final = "git-credentials"  # noqa: S105 - a name
 PUSH_SECRET: Final = "registry-credentials"  # noqa: S105 - a name
 
-_LAST_WRITES_SECONDS: Final = 5
-_LAST_WRITES_PAUSE_SECONDS: Final = 0.02
-
 Say = Callable[[str], None]
-
-
-class AlreadyRunning(Exception):
-    """Another local system uses the folder."""
-
-
-class FolderNotOurs(Exception):
-    """The folder holds something else."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +120,8 @@ async def local_system(
         ServerFailed: A part does not start.
     """
     ports = ports or Ports()
-    with _sole_user_of(folder):
+    with sole_use_of(folder):
+        (folder / "git").mkdir()
         programs = await ensure_programs(PROGRAMS, say)
         async with AsyncExitStack() as stack:
             start = _Starter(folder, stack, say)
@@ -296,49 +283,6 @@ class _Starter:
             )
         )
         self.servers.append(server)
-
-
-@contextmanager
-def _sole_user_of(folder: Path) -> Iterator[None]:
-    """Lock the folder, and empty it before and after; what fails leaves its logs there."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if any(folder.iterdir()) and not (folder / LOCK).exists():
-        raise FolderNotOurs(
-            f"{folder} holds files that no local system has put there, and would be emptied; "
-            "give --folder one that is empty or new"
-        )
-    with (folder / LOCK).open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            raise AlreadyRunning(
-                f"a local system runs in {folder} already (process {lock.read().strip()}); "
-                "use that one, stop it with Ctrl-C, or give another --folder"
-            ) from None
-        lock.truncate(0)
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
-        _empty(folder)
-        (folder / "git").mkdir()
-        try:
-            yield
-        except asyncio.CancelledError:
-            _empty(folder)
-            raise
-        _empty(folder)
-
-
-def _empty(folder: Path) -> None:
-    """Remove all but the lock; processes that a killed predecessor left may still write."""
-    deadline = monotonic() + _LAST_WRITES_SECONDS
-    while rest := [each for each in folder.iterdir() if each.name != LOCK]:
-        for each in rest:
-            if each.is_dir() and not each.is_symlink():
-                shutil.rmtree(each, ignore_errors=monotonic() < deadline)
-            else:
-                each.unlink(missing_ok=True)
-        sleep(_LAST_WRITES_PAUSE_SECONDS)
 
 
 def _clean_environment() -> dict[str, str]:

@@ -467,6 +467,57 @@ async def test_a_broker_that_is_away_costs_no_result(stage: Stage) -> None:
     assert work.status is WorkState.SUCCEEDED
 
 
+async def test_a_claim_whose_answer_was_lost_is_had_by_asking_again(stage: Stage) -> None:
+    lost: list[str] = []
+
+    @asynccontextmanager
+    async def around_write(method: str, path: str) -> AsyncIterator[None]:
+        yield
+        if path.endswith("/work/claim") and not lost:
+            lost.append(path)
+            raise ConnectionError
+
+    submitted = await stage.submit()
+    async with proxy(stage.broker.url, around_write) as url, stage.shipwright(success) as played:
+        stage.settings = stage.settings.model_copy(update={"broker_url": url})
+        async with stage.agent():
+            work = await stage.finished(submitted)
+
+    assert lost
+    assert (work.status, work.round, len(played.seen)) == (WorkState.SUCCEEDED, 1, 1)
+
+
+async def test_a_result_outlives_its_resource_if_that_is_deleted_before_it_was_reported(
+    stage: Stage,
+) -> None:
+    may_complete = asyncio.Event()
+
+    @asynccontextmanager
+    async def around_write(method: str, path: str) -> AsyncIterator[None]:
+        if path.endswith("/complete") and not may_complete.is_set():
+            raise ConnectionError
+        yield
+
+    async with proxy(stage.broker.url, around_write) as url, stage.shipwright(success):
+        stage.settings = stage.settings.model_copy(update={"broker_url": url})
+        async with stage.agent():
+            submitted = await stage.submit(claim_timeout_seconds=3)
+            name = work_name(submitted.id, round=1)
+
+            async def has_ended() -> bool:
+                work = await stage.kube.find(WORKS, stage.namespace, name)
+                return bool((work or {}).get("status", {}).get("phase") == "Succeeded")
+
+            await eventually(has_ended)
+            await stage.kube.delete(WORKS, stage.namespace, name)
+            may_complete.set()
+            work = await stage.finished(submitted)
+
+    assert work.status is WorkState.SUCCEEDED
+    assert work.result is not None
+    assert work.result["digest"] == DIGEST
+
+
 async def test_an_api_server_that_takes_nothing_for_a_while_is_no_failed_attempt(
     stage: Stage, tmp_path: Path, control_plane: ControlPlane
 ) -> None:

@@ -11,6 +11,7 @@ from brokkr.wire.bodies import (
     CompleteWork,
     ReportProgress,
     SubmitWork,
+    TargetBody,
     WorkState,
 )
 from brokkr.work.errors import (
@@ -407,3 +408,26 @@ async def test_waiting_goes_on_after_the_listening_connection_was_lost(served: S
         [claim] = await poll
 
     assert claim.id == submitted.id
+
+
+async def test_an_agent_lists_what_it_could_claim_the_most_urgent_first(served: Served) -> None:
+    agent, client = await served.an_agent()
+    other, _ = await served.an_agent("edge-8")
+    target = TargetBody(agents=[agent.name])
+    later, urgent, _ = [
+        await served.admin.submit_work(
+            SubmitWork(
+                work_type="build",
+                template=a_build_template(),
+                target=aim,
+                priority=priority,
+            )
+        )
+        for aim, priority in ((target, 0), (target, 5), (TargetBody(agents=[other.name]), 9))
+    ]
+
+    listed = await client.list_pending(agent.id)
+    first = await client.list_pending(agent.id, limit=1)
+
+    assert [each.id for each in listed.items] == [urgent.id, later.id]
+    assert [each.id for each in first.items] == [urgent.id]

@@ -1,0 +1,101 @@
+"""Which leases a heartbeat renews."""
+
+import asyncio
+from datetime import datetime, timedelta
+
+import pytest
+
+from brokkr.agent.claims import HeldClaims
+from brokkr.agent.controller.caches import Caches
+from brokkr.agent.controller.decide import Policy
+from brokkr.agent.controller.loop import Controller
+from brokkr.agent.controller.workqueue import Workqueue
+from brokkr.agent.heartbeat import Heart
+from brokkr.agent.intake import Intake
+from brokkr.agent.kube.client import KubeClient
+from brokkr.agent.kube.resources import BUILD_RUNS, BUILDS
+from brokkr.agent.resources import create_work
+from brokkr.agent.settings import WorkQueueSettings
+from brokkr.client import BrokerClient
+from brokkr.wire.bodies import ClaimOne, RegisterAgent, SubmitWork, TargetBody, WorkState
+from brokkr.work.backoff import Backoff
+from brokkr.work.names import work_name
+from support.broker import RunningBroker
+from support.factories import NOON, a_build_template
+from support.signals import eventually
+
+pytestmark = [pytest.mark.kube, pytest.mark.postgres]
+
+PATIENCE = timedelta(minutes=1)
+
+
+async def test_a_controller_that_is_stuck_loses_its_leases_and_gets_them_back(
+    broker: RunningBroker, kube: KubeClient, namespace: str
+) -> None:
+    agent = await broker.admin.register_agent(RegisterAgent(name="edge"))
+    work = await broker.admin.submit_work(
+        SubmitWork(
+            work_type="build",
+            template=a_build_template(),
+            target=TargetBody(agents=["edge"]),
+            claim_timeout_seconds=1,
+        )
+    )
+    now = NOON
+
+    def clock() -> datetime:
+        return now
+
+    async with BrokerClient(broker.url, agent.key) as client:
+        claim = await client.claim_work(work.id, ClaimOne())
+        await create_work(kube, namespace, claim, agent_id=agent.id)
+        queue, held = Workqueue(jitter=lambda: 1.0), HeldClaims()
+        caches = Caches(
+            kube, namespace, agent_id=agent.id, kinds=(BUILDS, BUILD_RUNS), on_change=queue.add
+        )
+        controller = Controller(
+            kube=kube,
+            caches=caches,
+            handlers={},
+            policy=Policy(backoff=Backoff(), keep_succeeded=timedelta(1), keep_failed=timedelta(1)),
+            is_held=held.holds,
+            clock=clock,
+            workqueue=queue,
+            resync_interval=timedelta(hours=1),
+        )
+        heart = Heart(
+            agent=agent,
+            client=client,
+            kube=kube,
+            caches=caches,
+            held=held,
+            controller=controller,  # it is never run
+            intake=Intake(
+                agent=agent,
+                client=client,
+                kube=kube,
+                caches=caches,
+                held=held,
+                namespace=namespace,
+                types=["build"],
+                settings=WorkQueueSettings(enabled=False),
+                news=asyncio.Event(),
+                jitter=lambda: 1.0,
+            ),
+            namespace=namespace,
+            clock=clock,
+            patience=PATIENCE,
+        )
+        watching = asyncio.create_task(caches.run())
+        await caches.until_synced()
+
+        async def beats_into(state: WorkState) -> bool:
+            await heart.beat()
+            return (await broker.admin.get_work(work.id)).status is state
+
+        assert await beats_into(WorkState.CLAIMED)
+        now += PATIENCE
+        await eventually(lambda: beats_into(WorkState.PENDING))
+        controller.last_looked_at[work_name(work.id, round=1)] = now
+        assert await beats_into(WorkState.CLAIMED)
+        watching.cancel()
