@@ -38,7 +38,8 @@ class CommandLine:
         """Start a command; kill it if it is still running when the block is left."""
         pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "brokkr", *words),
+            # Whoever runs the tests in the background has SIGINT ignored, and passes that on.
+            *("env", "--default-signal=INT", sys.executable, "-m", "brokkr", *words),
             cwd=self.folder,
             env=self.environment,
             stdin=pipe,
