@@ -19,10 +19,13 @@ from brokkr.wire import problem
 from brokkr.wire.bodies import (
     AgentBody,
     AgentPage,
+    BatchAnswer,
+    BatchItem,
     ClaimBody,
     ClaimOne,
     Claims,
     ClaimSome,
+    CompleteBatch,
     CompleteWork,
     Heartbeat,
     HeartbeatAnswer,
@@ -30,7 +33,10 @@ from brokkr.wire.bodies import (
     RegisterAgent,
     RegisteredAgent,
     RelabelAgent,
+    ReleaseWork,
     ReportProgress,
+    RequeueWork,
+    SubmitBatch,
     SubmitWork,
     WorkBody,
     WorkPage,
@@ -75,6 +81,11 @@ class BrokerClient:
         """``POST /work``."""
         return await self._ask(WorkBody, "POST", "/work", body=body)
 
+    async def submit_some(self, body: SubmitBatch) -> Sequence[BatchItem]:
+        """``POST /work/batch``; an answer for each item, in their order."""
+        answer = await self._ask(BatchAnswer, "POST", "/work/batch", body=body)
+        return answer.items
+
     async def get_work(self, work_id: UUID) -> WorkBody:
         """``GET /work/{id}``."""
         return await self._ask(WorkBody, "GET", f"/work/{work_id}")
@@ -86,6 +97,14 @@ class BrokerClient:
     async def cancel_work(self, work_id: UUID) -> WorkBody:
         """``DELETE /work/{id}``."""
         return await self._ask(WorkBody, "DELETE", f"/work/{work_id}")
+
+    async def release_work(self, work_id: UUID, body: ReleaseWork) -> WorkBody:
+        """``POST /work/{id}/release``."""
+        return await self._ask(WorkBody, "POST", f"/work/{work_id}/release", body=body)
+
+    async def requeue_work(self, work_id: UUID, body: RequeueWork) -> WorkBody:
+        """``POST /work/{id}/requeue``."""
+        return await self._ask(WorkBody, "POST", f"/work/{work_id}/requeue", body=body)
 
     async def list_pending(self, agent_id: UUID, *, limit: int = 20) -> PendingPage:
         """``GET /agents/{id}/work/pending``."""
@@ -110,6 +129,12 @@ class BrokerClient:
         """``POST /work/{id}/complete``."""
         return await self._ask(WorkBody, "POST", f"/work/{work_id}/complete", body=body)
 
+    async def complete_some(self, agent_id: UUID, body: CompleteBatch) -> Sequence[BatchItem]:
+        """``POST /agents/{id}/work/complete``; an answer for each item, in their order."""
+        path = f"/agents/{agent_id}/work/complete"
+        answer = await self._ask(BatchAnswer, "POST", path, body=body)
+        return answer.items
+
     async def heartbeat(self, agent_id: UUID, body: Heartbeat) -> HeartbeatAnswer:
         """``POST /agents/{id}/heartbeat``."""
         path = f"/agents/{agent_id}/heartbeat"
@@ -130,6 +155,14 @@ class BrokerClient:
     async def relabel_agent(self, agent: UUID | str, body: RelabelAgent) -> AgentBody:
         """``PATCH /agents/{id or name}``."""
         return await self._ask(AgentBody, "PATCH", f"/agents/{agent}", body=body)
+
+    async def drain_agent(self, agent: UUID | str) -> AgentBody:
+        """``POST /agents/{id or name}/drain``."""
+        return await self._ask(AgentBody, "POST", f"/agents/{agent}/drain")
+
+    async def undrain_agent(self, agent: UUID | str) -> AgentBody:
+        """``POST /agents/{id or name}/undrain``."""
+        return await self._ask(AgentBody, "POST", f"/agents/{agent}/undrain")
 
     async def delete_agent(self, agent: UUID | str) -> None:
         """``DELETE /agents/{id or name}``."""

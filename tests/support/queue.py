@@ -4,17 +4,21 @@ from collections.abc import Sequence
 from datetime import timedelta
 from itertools import count
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
-from brokkr.broker.db import agents, execution_log, work_queue
+from brokkr.broker.db import agents, claims, execution_log, submissions, work_queue
+from brokkr.broker.db.claims import ClaimedWork, Holder
 from brokkr.broker.db.pool import Pool, transaction
-from brokkr.broker.db.work_queue import ClaimedWork, LostClaim
+from brokkr.broker.db.submissions import Submission, Submitted, Submitter
+from brokkr.broker.db.work_queue import Completed, GivenBack, HandOffPolicy, LostClaim
 from brokkr.wire.bodies import (
     AgentBody,
-    CompleteWork,
+    CompleteOne,
+    Heartbeat,
     PendingWork,
     RegisterAgent,
     RelabelAgent,
+    ReleaseWork,
     RenewedLease,
     ReportProgress,
     SubmitWork,
@@ -25,11 +29,16 @@ from support.factories import a_build_template
 _numbers = count(1)
 
 
+def holder(agent: AgentBody) -> Holder:
+    return Holder(id=agent.id, name=agent.name)
+
+
 class Queue:
     """Steps that agents and users take, and a look at what came of them."""
 
     def __init__(self, pool: Pool, *, max_lost_claims: int = 3) -> None:
         self.pool = pool
+        self.policy = HandOffPolicy(base=timedelta())
         self.max_lost_claims = max_lost_claims
 
     async def an_agent(self, name: str | None = None, **labels: str) -> AgentBody:
@@ -46,31 +55,40 @@ class Queue:
 
     async def delete_agent(self, agent: AgentBody) -> None:
         async with transaction(self.pool) as db:
-            await agents.delete_agent(db, str(agent.id))
+            await agents.delete_agent(db, str(agent.id), actor="admin:test")
 
-    async def touch(self, agent: AgentBody, incarnation: UUID) -> bool:
+    async def drain(self, agent: AgentBody, *, is_drained: bool = True) -> None:
         async with transaction(self.pool) as db:
-            return await agents.touch_agent(db, agent.id, incarnation=incarnation)
+            await agents.drain_agent(db, str(agent.id), is_drained=is_drained)
+
+    async def touch(self, agent: AgentBody, incarnation: UUID | None = None) -> bool:
+        """Let an agent be heard of."""
+        async with transaction(self.pool) as db:
+            beat = Heartbeat(incarnation=incarnation or uuid4())
+            return await agents.touch_agent(db, agent.id, beat)
 
     async def submit(self, target: Any = None, **fields: Any) -> UUID:
         """Submit a Work, for all agents unless a target says otherwise."""
         target = target or {"match_labels": {"any": "yes"}}
         template = a_build_template()
         body = SubmitWork(work_type="build", template=template, target=target, **fields)
+        submission = Submission(body=body, template=template)
         async with transaction(self.pool) as db:
-            return await work_queue.submit_work(db, body, template)
+            [submitted] = await submissions.submit_work(
+                db, [submission], by=Submitter(actor="admin:test")
+            )
+        assert isinstance(submitted, Submitted), submitted
+        return submitted.work_id
 
     async def pending(self, agent: AgentBody, limit: int = 100) -> list[PendingWork]:
         async with transaction(self.pool) as db:
-            return await work_queue.list_pending_work(
-                db, agent_id=agent.id, types=None, limit=limit
-            )
+            return await claims.list_pending_work(db, agent_id=agent.id, types=None, limit=limit)
 
     async def claim(
         self, work_id: UUID, by: AgentBody, request_id: UUID | None = None
     ) -> ClaimedWork:
         async with transaction(self.pool) as db:
-            return await work_queue.claim_work(db, work_id, agent_id=by.id, request_id=request_id)
+            return await claims.claim_work(db, work_id, by=holder(by), request_id=request_id)
 
     async def claim_some(
         self,
@@ -80,46 +98,69 @@ class Queue:
         types: Sequence[str] | None = None,
     ) -> list[ClaimedWork]:
         async with transaction(self.pool) as db:
-            return await work_queue.claim_some_work(
-                db, agent_id=by.id, limit=limit, request_id=request_id, types=types
+            return await claims.claim_some_work(
+                db, by=holder(by), limit=limit, request_id=request_id, types=types
             )
 
-    async def renew(self, *claims: ClaimedWork, by: AgentBody) -> list[RenewedLease]:
+    async def renew(self, *held: ClaimedWork, by: AgentBody) -> list[RenewedLease]:
         async with transaction(self.pool) as db:
-            return await work_queue.renew_claims(
-                db, [each.claim_id for each in claims], agent_id=by.id
-            )
+            return await claims.renew_claims(db, [each.claim_id for each in held], by=holder(by))
 
     async def progress(self, claim: ClaimedWork, by: AgentBody) -> None:
         body = ReportProgress(claim_id=claim.claim_id, phase="Running", attempt=1)
         async with transaction(self.pool) as db:
-            await work_queue.report_progress(db, claim.work_id, body, agent_id=by.id)
+            await claims.report_progress(db, claim.work_id, body, by=holder(by))
 
     async def complete(self, claim: ClaimedWork, by: AgentBody, **report: Any) -> WorkBody:
-        body = CompleteWork(
-            claim_id=claim.claim_id, **({"success": True, "message": "done"} | report)
-        )
+        fields = {"success": True, "message": "done"} | report
+        body = CompleteOne(work_id=claim.work_id, claim_id=claim.claim_id, **fields)
         async with transaction(self.pool) as db:
-            finished, _ = await work_queue.complete_work(db, claim.work_id, body, agent_id=by.id)
-            return finished
+            [answer] = await work_queue.complete_work(db, [body], by=holder(by), policy=self.policy)
+        if isinstance(answer, Completed):
+            return answer.work
+        raise answer
 
     async def cancel(self, work_id: UUID) -> bool:
         async with transaction(self.pool) as db:
-            return await work_queue.cancel_work(db, work_id)
+            return await work_queue.cancel_work(db, work_id, actor="admin:test")
 
-    async def lapse(self, *claims: ClaimedWork) -> None:
+    async def release(self, claim: ClaimedWork, by: AgentBody, reason: str = "") -> GivenBack:
+        body = ReleaseWork(claim_id=claim.claim_id, reason=reason)
+        async with transaction(self.pool) as db:
+            return await work_queue.release_work(
+                db, claim.work_id, body, actor=holder(by).actor, by=holder(by)
+            )
+
+    async def order_release(self, work_id: UUID) -> GivenBack:
+        """Release as an operator does."""
+        async with transaction(self.pool) as db:
+            return await work_queue.release_work(db, work_id, ReleaseWork(), actor="admin:test")
+
+    async def requeue(self, work_id: UUID) -> None:
+        async with transaction(self.pool) as db:
+            await work_queue.requeue_work(db, work_id, actor="admin:test", reason="")
+
+    async def move_due(self) -> int:
+        """Let what is due be claimed, and what is late expire; return how many expired."""
+        async with transaction(self.pool) as db:
+            await work_queue.enter_lanes(db, limit=100)
+            return await work_queue.expire_work(db, limit=100)
+
+    async def lapse(self, *held: ClaimedWork) -> None:
         """Let the leases of these claims run out."""
         await self.pool.execute(
-            "UPDATE work_queue SET lease_expires_at = now() - interval '1 second'"
+            "UPDATE work_queue SET lease_expires_at = now() - interval '1 second',"
+            " lease_check_at = now() - interval '1 second'"
             " WHERE status = 'CLAIMED' AND claim_id = ANY ($1)",
-            [each.claim_id for each in claims],
+            [each.claim_id for each in held],
         )
 
     async def sweep(self) -> list[LostClaim]:
         async with transaction(self.pool) as db:
-            return await work_queue.release_stale_claims(
+            lost, _ = await work_queue.release_stale_claims(
                 db, max_lost_claims=self.max_lost_claims, limit=100
             )
+            return lost
 
     async def lose(self, claim: ClaimedWork) -> None:
         """Let a claim's lease run out, and have it given back."""
@@ -140,3 +181,11 @@ class Queue:
             "SELECT ended_as FROM work_claims WHERE work_id = $1 ORDER BY round", work_id
         )
         return [row["ended_as"] for row in rows]
+
+    async def events(self, work_id: UUID) -> list[str]:
+        """Return what happened to a Work, in its order; the numbers have no gaps."""
+        rows = await self.pool.fetch(
+            "SELECT number, kind FROM work_events WHERE work_id = $1 ORDER BY number", work_id
+        )
+        assert [row["number"] for row in rows] == list(range(1, len(rows) + 1))
+        return [row["kind"] for row in rows]

@@ -26,6 +26,7 @@ from brokkr.broker.db.migrate import migrate
 from brokkr.broker.db.pool import open_pool, transaction
 from brokkr.broker.db.work_queue import get_broker_id
 from brokkr.broker.dispatch import Dispatcher
+from brokkr.broker.maintenance.due_work import move_due_work
 from brokkr.broker.maintenance.stale_claims import release_stale_claims
 from brokkr.broker.maintenance.ticker import every
 from brokkr.broker.metrics import Metrics
@@ -33,7 +34,8 @@ from brokkr.broker.settings import BrokerSettings
 from brokkr.work.errors import BrokkrError
 
 _BACKLOG = 4096
-_GRACE_SECONDS = 10
+_GRACE_SECONDS = 4
+_DUE_INTERVAL = timedelta(seconds=0.5)
 
 _log = structlog.get_logger()
 
@@ -145,10 +147,15 @@ async def _lifespan(
             interval=interval,
             max_lost_claims=settings.max_lost_claims,
             metrics=broker.metrics,
+            dispatcher=broker.dispatcher,
+        )
+        move_due = partial(
+            move_due_work, pool, dispatcher=broker.dispatcher, metrics=broker.metrics
         )
         background = [
             asyncio.create_task(broker.dispatcher.run(database_url, pool)),
             asyncio.create_task(every(interval, sweep, name="release stale claims")),
+            asyncio.create_task(every(_DUE_INTERVAL, move_due, name="move due work")),
         ]
         try:
             yield

@@ -19,7 +19,7 @@ broker; each wakes one of its waiters, and the claim decides who gets it.
 # get lost: a waiter that leaves without having looked passes its wake on.
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -39,7 +39,6 @@ class _Announced:
     """One Work that can be claimed."""
 
     selector_id: int
-    work_type: str
 
 
 @dataclass(eq=False, slots=True)
@@ -75,10 +74,8 @@ class Waiter:
         return True
 
     def wants(self, announced: _Announced) -> bool:
-        """Say whether the waiter would take Work of this type, and is not woken yet."""
-        return not self._woken.is_set() and (
-            self.types is None or announced.work_type in self.types
-        )
+        """Say whether the waiter is not woken yet."""
+        return not self._woken.is_set()
 
 
 class Dispatcher:
@@ -108,6 +105,22 @@ class Dispatcher:
             if waiter.wake is not None:  # Note [Wake one]
                 self._announced.put_nowait(waiter.wake)
 
+    def announce(self, lanes: Iterable[int]) -> None:
+        """
+        Say that Work can be claimed, after its transaction has committed.
+
+        Args:
+            lanes: The id of its selector for each Work.
+        """
+        for selector_id in lanes:
+            self._announced.put_nowait(_Announced(selector_id))
+
+    def announce_agents(self, agent_ids: Iterable[UUID]) -> None:
+        """Say that agents may have gained or lost Work, after that has committed."""
+        for waiter in self._waiters:
+            if waiter.agent_id in set(agent_ids):
+                waiter.rouse()
+
     def close(self) -> None:
         """Let all waiters go, now and from now on, so that the broker can stop."""
         self._is_closed = True
@@ -122,12 +135,6 @@ class Dispatcher:
 
     def _hear(self, payload: str) -> None:
         match payload.split(" "):
-            case ["work", selector_id, work_type, _]:
-                self._announced.put_nowait(_Announced(int(selector_id), work_type))
-            case ["agent", agent_id]:
-                for waiter in self._waiters:
-                    if str(waiter.agent_id) == agent_id:
-                        waiter.rouse()
             case _:
                 _log.warning("notification not understood", payload=payload)
 

@@ -1,6 +1,10 @@
 """What the broker counts, for Prometheus."""
 
+from collections.abc import Iterable, Sequence
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from brokkr.broker.db.claims import ClaimedWork
 
 
 class Metrics:
@@ -37,6 +41,15 @@ class Metrics:
             ["method", "route", "status"],
             registry=self.registry,
         )
+
+    def count_claims(self, claimed: Sequence[ClaimedWork]) -> None:
+        """Count Works that were claimed."""
+        self.claims.inc(len(claimed))
+
+    def count_outcomes(self, outcomes: Iterable[str]) -> None:
+        """Count Works that ended, by how they did."""
+        for outcome in outcomes:
+            self.finished.labels(outcome).inc()
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format."""

@@ -37,6 +37,12 @@ class BrokerSettings(_Section):
     max_lost_claims: Annotated[int, Field(ge=1)] = Field(
         default=3, description="The lost claim that puts a Work into quarantine."
     )
+    handoff_base_delay_seconds: Annotated[float, Field(ge=0, le=86400)] = Field(
+        default=10, description="Hand-off n of a Work waits this long times 2^n."
+    )
+    handoff_max_delay_seconds: Annotated[float, Field(ge=0, le=86400)] = Field(
+        default=600, description="No hand-off waits longer than this."
+    )
 
 
 class DatabaseSettings(_Section):

@@ -10,13 +10,14 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from brokkr.work.selectors import MatchExpression, Operator, Target
 
 MAX_RESULT_BYTES = 64 * 1024
 MAX_MESSAGE = 4096
 MAX_WAIT_SECONDS = 60
+MAX_BATCH = 100
 
 
 class Request(BaseModel):
@@ -117,15 +118,36 @@ class SubmitWork(Request):
     target: TargetBody | Targets
     max_retries: Annotated[int, Field(ge=0, le=20)] = 3
     claim_timeout_seconds: Annotated[int, Field(ge=1, le=7 * 86400)] = 3600
-    max_handoffs: Annotated[int, Field(ge=0, le=0)] = Field(
-        default=0, description="How often another agent may try; this version knows only 0."
+    max_handoffs: Annotated[int, Field(ge=0, le=20)] = Field(
+        default=0, description="How often another agent may try after a retryable failure."
     )
-    priority: Annotated[int, Field(ge=-100, le=100)] = 0
+    priority: Annotated[int, Field(ge=-100, le=100)] = Field(
+        default=0, description="Higher goes first; of the same priority the oldest does."
+    )
+    not_before: AwareDatetime | None = Field(default=None, description="Not to be claimed earlier.")
+    start_within_seconds: Annotated[int, Field(ge=1, le=365 * 86400)] | None = Field(
+        default=None,
+        description="If nobody claims it for so long, counted from when it may start, "
+        "it ends as expired.",
+    )
+    labels: Annotated[dict[LabelKey, Text63], Field(max_length=64)] = Field(
+        default={}, description="To find it by; Kubernetes' syntax of labels."
+    )
+    idempotency_key: Annotated[str, Field(min_length=1, max_length=255)] | None = Field(
+        default=None,
+        description="The same key gets the same Work again; also as header Idempotency-Key.",
+    )
 
     @property
     def targets(self) -> list[TargetBody]:
         """Return the alternatives, of which one must hold."""
         return self.target if isinstance(self.target, list) else [self.target]
+
+
+class SubmitBatch(Request):
+    """``POST /work/batch``: each item is what ``POST /work`` takes."""
+
+    items: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_BATCH)]
 
 
 # -- what is known of a Work -----------------------------------------------------------
@@ -161,7 +183,15 @@ class WorkBody(Answer):
         default=None, description="What is left of the claim's lease."
     )
     lost_claims: int = 0
+    max_handoffs: int = 0
+    handoffs: int = Field(default=0, description="How often another agent has taken over.")
+    not_before: datetime | None = None
+    start_deadline: datetime | None = None
+    requeued_at: datetime | None = None
     cancel_requested_at: datetime | None = None
+    labels: dict[str, str] = {}
+    generator: str | None = Field(default=None, description="Who submitted it, if no admin.")
+    generator_id: UUID | None = None
     target: list[dict[str, Any]] = []
     eligible_agents: int | None = Field(
         default=None, description="How many agents the target selects now."
@@ -171,6 +201,10 @@ class WorkBody(Answer):
     retries_attempted: int | None = None
     result_message: str | None = None
     result: dict[str, Any] | None = None
+    queue_seconds: float | None = Field(
+        default=None, description="From its submission to its last claim, or to its end."
+    )
+    run_seconds: float | None = Field(default=None, description="From that claim to its end.")
     resource: dict[str, Any] | None = Field(
         default=None, description="The Work resource, where one Work is asked for."
     )
@@ -181,6 +215,20 @@ class WorkPage(Answer):
 
     items: list[WorkBody]
     next_cursor: str | None = None
+
+
+class BatchItem(Answer):
+    """What became of one item of a batch: a Work, or a problem document."""
+
+    status: int = Field(description="The HTTP status that the item alone would have got.")
+    work: WorkBody | None = None
+    problem: dict[str, Any] | None = None
+
+
+class BatchAnswer(Answer):
+    """One answer for each item of a batch, in the order of the items."""
+
+    items: list[BatchItem]
 
 
 # -- claiming and executing ------------------------------------------------------------
@@ -237,6 +285,22 @@ class Claims(Answer):
     claims: list[ClaimBody]
 
 
+class ReleaseWork(Request):
+    """``POST /work/{id}/release``; an agent sends the claim, an admin need not."""
+
+    claim_id: UUID | None = None
+    reason: Annotated[str, Field(max_length=MAX_MESSAGE)] = ""
+    delay_seconds: Annotated[float, Field(ge=0, le=86400)] = Field(
+        default=0, description="Until it may be claimed again."
+    )
+
+
+class RequeueWork(Request):
+    """``POST /work/{id}/requeue``."""
+
+    reason: Annotated[str, Field(max_length=MAX_MESSAGE)] = ""
+
+
 class ReportProgress(Request):
     """``POST /work/{id}/progress``."""
 
@@ -275,6 +339,18 @@ class CompleteWork(Request):
         return self.outcome or ("succeeded" if self.success else "failed")
 
 
+class CompleteOne(CompleteWork):
+    """One item of ``POST /agents/{id}/work/complete``."""
+
+    work_id: UUID
+
+
+class CompleteBatch(Request):
+    """``POST /agents/{id}/work/complete``: what ``POST /work/{id}/complete`` takes, often."""
+
+    items: Annotated[list[dict[str, Any]], Field(min_length=1, max_length=MAX_BATCH)]
+
+
 # -- agents ----------------------------------------------------------------------------
 
 
@@ -294,6 +370,20 @@ class RelabelAgent(Request):
     annotations: dict[str, str | None] = {}
 
 
+class Capacity(Answer):
+    """How much an agent executes at once, and how much more it would take now."""
+
+    max_concurrent: Annotated[int, Field(ge=0, le=100_000)]
+    free: Annotated[int, Field(ge=0, le=100_000)]
+
+
+class Capabilities(Answer):
+    """What an agent can execute."""
+
+    types: Annotated[list[Annotated[str, Field(max_length=50)]], Field(max_length=50)]
+    version: Annotated[str, Field(max_length=50)] = ""
+
+
 class AgentBody(Answer):
     """One agent."""
 
@@ -304,6 +394,11 @@ class AgentBody(Answer):
     annotations: dict[str, str]
     created_at: datetime
     last_seen_at: datetime | None = None
+    drained_at: datetime | None = Field(
+        default=None, description="Since when it is offered nothing."
+    )
+    capacity: Capacity | None = None
+    capabilities: Capabilities | None = None
     claimed: int = Field(default=0, description="How many Works it holds.")
 
 
@@ -330,6 +425,8 @@ class Heartbeat(Request):
 
     incarnation: UUID
     claims: Annotated[list[UUID], Field(max_length=10_000)] = []
+    capacity: Capacity | None = None
+    capabilities: Capabilities | None = None
 
 
 class RenewedLease(Answer):

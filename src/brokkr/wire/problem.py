@@ -16,6 +16,7 @@ from brokkr.work.errors import (
     BrokkrError,
     Conflict,
     InvalidInput,
+    LimitReached,
     MalformedBody,
     NotFound,
     NotPermitted,
@@ -33,6 +34,7 @@ STATUS: Final[Mapping[type[BrokkrError], HTTPStatus]] = MappingProxyType(
         NotPermitted: HTTPStatus.FORBIDDEN,
         NotFound: HTTPStatus.NOT_FOUND,
         Conflict: HTTPStatus.CONFLICT,
+        LimitReached: HTTPStatus.TOO_MANY_REQUESTS,
         BrokerUnavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     }
 )

@@ -13,13 +13,22 @@ What can go wrong, as facts that callers treat differently.
     ├── NotPermitted          403  a good key, for something else
     ├── NotFound              404  it does not exist *for this caller*
     │   ├── WorkNotFound
-    │   └── AgentNotFound
+    │   ├── AgentNotFound
+    │   ├── GeneratorNotFound
+    │   └── KeyNotFound
     ├── Conflict              409  the caller lost a race or came too late
     │   ├── WorkNotClaimable       not pending any more
     │   ├── ClaimLost              the claim has ended, and another fact holds
     │   ├── WorkFinished           it is in the execution log
+    │   ├── WorkNotHeld            nobody has it, so nobody can give it back
+    │   ├── WorkNotFinished        it is not, so it cannot be queued again
+    │   ├── PayloadPruned          its template is no longer kept
+    │   ├── IdempotencyKeyReused   the key was sent with another body
+    │   ├── AgentDrained           it is offered nothing
     │   ├── AgentNameTaken
-    │   └── AgentSuperseded        a newer process of this agent is at work
+    │   ├── AgentSuperseded        a newer process of this agent is at work
+    │   └── GeneratorNameTaken
+    ├── LimitReached          429  later: `retry_after` says when
     └── BrokerUnavailable          client side: no answer, or a 5xx
         └── DatabaseUnavailable    the broker itself has no answer from PostgreSQL
 
@@ -119,6 +128,26 @@ class AgentNotFound(NotFound):
         self.agent = str(agent)
 
 
+class GeneratorNotFound(NotFound):
+    """No living generator has this id or name."""
+
+    code = "generator_not_found"
+
+    def __init__(self, generator: UUID | str) -> None:
+        super().__init__(f"there is no generator {generator}")
+        self.generator = str(generator)
+
+
+class KeyNotFound(NotFound):
+    """No key of this short id opens anything."""
+
+    code = "key_not_found"
+
+    def __init__(self, short_id: str) -> None:
+        super().__init__(f"there is no key {short_id}")
+        self.short_id = short_id
+
+
 class Conflict(BrokkrError):
     """The caller lost a race, or came too late."""
 
@@ -158,6 +187,60 @@ class WorkFinished(Conflict):
         self.outcome = outcome
 
 
+class WorkNotHeld(Conflict):
+    """Nobody holds it, so there is nothing to give back."""
+
+    code = "work_not_held"
+
+    def __init__(self, work_id: UUID | str) -> None:
+        super().__init__(f"nobody holds work {work_id}: it is pending already")
+        self.work_id = str(work_id)
+
+
+class WorkNotFinished(Conflict):
+    """It is in the queue, so it cannot be put there again."""
+
+    code = "work_not_finished"
+
+    def __init__(self, work_id: UUID | str, state: str) -> None:
+        super().__init__(f"work {work_id} is not finished: it is {state}")
+        self.work_id = str(work_id)
+        self.state = state
+
+
+class PayloadPruned(Conflict):
+    """Its template was deleted by age, so it cannot be executed again."""
+
+    code = "payload_pruned"
+
+    def __init__(self, work_id: UUID | str) -> None:
+        super().__init__(f"the template of work {work_id} is no longer kept; submit the work anew")
+        self.work_id = str(work_id)
+
+
+class IdempotencyKeyReused(Conflict):
+    """The key was sent before, with another body."""
+
+    code = "idempotency_key_reused"
+
+    def __init__(self, key: str) -> None:
+        super().__init__(
+            f"idempotency key {key!r} was used for another body; "
+            "send the first body again, or choose another key"
+        )
+        self.key = key
+
+
+class AgentDrained(Conflict):
+    """The agent is drained: what it holds goes on, and it is offered nothing."""
+
+    code = "agent_drained"
+
+    def __init__(self, agent: UUID | str) -> None:
+        super().__init__(f"agent {agent} is drained; undrain it to let it claim")
+        self.agent = str(agent)
+
+
 class AgentNameTaken(Conflict):
     """A living agent has this name."""
 
@@ -175,6 +258,30 @@ class AgentSuperseded(Conflict):
 
     def __init__(self) -> None:
         super().__init__("a newer process of this agent is connected; this one must stop")
+
+
+class GeneratorNameTaken(Conflict):
+    """A living generator has this name."""
+
+    code = "generator_name_taken"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"a generator named {name!r} exists already")
+        self.name = name
+
+
+class LimitReached(BrokkrError):
+    """A limit of the caller's is reached; later there is room again.
+
+    Attributes:
+        retry_after: Seconds after which it is worth trying again.
+    """
+
+    code = "limit_reached"
+
+    def __init__(self, problem: str, *, retry_after: float = 1) -> None:
+        super().__init__(problem)
+        self.retry_after = retry_after
 
 
 class BrokerUnavailable(BrokkrError):

@@ -5,6 +5,7 @@ import pytest
 
 from brokkr.wire.problem import STATUS, error_of, problem_of, status_of
 from brokkr.work.errors import (
+    AgentDrained,
     AgentNameTaken,
     AgentNotFound,
     AgentSuperseded,
@@ -14,16 +15,24 @@ from brokkr.work.errors import (
     ClaimLost,
     Conflict,
     DatabaseUnavailable,
+    GeneratorNameTaken,
+    GeneratorNotFound,
+    IdempotencyKeyReused,
     InvalidAgent,
     InvalidInput,
     InvalidWork,
+    KeyNotFound,
+    LimitReached,
     MalformedBody,
     NotFound,
     NotPermitted,
+    PayloadPruned,
     Unauthenticated,
     WorkFinished,
     WorkNotClaimable,
+    WorkNotFinished,
     WorkNotFound,
+    WorkNotHeld,
 )
 
 ONE_OF_EACH = [
@@ -44,7 +53,16 @@ ONE_OF_EACH = [
     NotPermitted("admins only"),
     Unauthenticated("no key"),
     WorkFinished("w-1", "succeeded"),
+    AgentDrained("edge-7"),
+    GeneratorNameTaken("ci"),
+    GeneratorNotFound("ci"),
+    IdempotencyKeyReused("k"),
+    KeyNotFound("abcdefghij"),
+    LimitReached("too many", retry_after=2.5),
+    PayloadPruned("w-1"),
     WorkNotClaimable("w-1"),
+    WorkNotFinished("w-1", "PENDING"),
+    WorkNotHeld("w-1"),
     WorkNotFound("w-1"),
 ]
 

@@ -5,9 +5,10 @@ from typing import Annotated
 from fastapi import Query, Response
 
 from brokkr.broker.api.auth import AnAdmin, AnAgent, AnyCaller, calling_agent
-from brokkr.broker.api.state import TheBroker
-from brokkr.broker.api.work import Limit, claim_body
-from brokkr.broker.db import agents, work_queue
+from brokkr.broker.api.claims import claim_body
+from brokkr.broker.api.state import Broker, TheBroker
+from brokkr.broker.api.work import Limit
+from brokkr.broker.db import agents, claims
 from brokkr.broker.db.keys import Role
 from brokkr.broker.db.pool import transaction
 from brokkr.wire.bodies import (
@@ -34,6 +35,7 @@ async def register_agent(
     check_annotations(body.annotations, field="annotations")
     async with transaction(broker.pool) as db:
         registered = await agents.register_agent(db, body)
+    broker.dispatcher.announce_agents([registered.id])
     response.headers["Location"] = f"/api/v1/agents/{registered.id}"
     return registered
 
@@ -65,13 +67,35 @@ async def relabel_agent(
 ) -> AgentBody:
     """Set labels and annotations, and remove those that are null."""
     async with transaction(broker.pool) as db:
-        return await agents.relabel_agent(db, ref, body)
+        agent, changed = await agents.relabel_agent(db, ref, body)
+    broker.dispatcher.announce_agents(changed)
+    return agent
 
 
-async def delete_agent(broker: TheBroker, _caller: AnAdmin, ref: str) -> None:
+async def drain_agent(broker: TheBroker, _caller: AnAdmin, ref: str) -> AgentBody:
+    """Offer an agent nothing from now on; what it holds goes on."""
+    return await _drain(broker, ref, is_drained=True)
+
+
+async def undrain_agent(broker: TheBroker, _caller: AnAdmin, ref: str) -> AgentBody:
+    """Offer an agent Work again."""
+    return await _drain(broker, ref, is_drained=False)
+
+
+async def _drain(broker: Broker, ref: str, *, is_drained: bool) -> AgentBody:
+    async with transaction(broker.pool) as db:
+        agent, changed = await agents.drain_agent(db, ref, is_drained=is_drained)
+    broker.dispatcher.announce_agents(changed)
+    return agent
+
+
+async def delete_agent(broker: TheBroker, caller: AnAdmin, ref: str) -> None:
     """Delete an agent: its key is revoked, what it holds is given back, its name is free."""
     async with transaction(broker.pool) as db:
-        await agents.delete_agent(db, ref)
+        given, changed = await agents.delete_agent(db, ref, actor=caller.actor)
+    broker.dispatcher.announce_agents(changed)
+    broker.dispatcher.announce(given.lanes)
+    broker.metrics.count_outcomes(given.outcomes)
 
 
 async def rotate_agent_key(broker: TheBroker, _caller: AnAdmin, ref: str) -> RegisteredAgent:
@@ -86,9 +110,9 @@ async def heartbeat(
     """Renew exactly the listed claims.  A process's first is answered with all claims."""
     agent.check_is(ref)
     async with transaction(broker.pool) as db:
-        is_first = await agents.touch_agent(db, agent.id, incarnation=body.incarnation)
-        renewed = await work_queue.renew_claims(db, body.claims, agent_id=agent.id)
-        held = await work_queue.list_held_claims(db, agent_id=agent.id) if is_first else None
+        is_first = await agents.touch_agent(db, agent.id, body)
+        renewed = await claims.renew_claims(db, body.claims, by=agent)
+        held = await claims.list_held_claims(db, agent_id=agent.id) if is_first else None
     kept = {each.claim_id for each in renewed}
     return HeartbeatAnswer(
         broker=str(broker.id),

@@ -7,22 +7,19 @@ read; a handler says with the type of its parameter whose call it takes.
 
 from dataclasses import dataclass
 from typing import Annotated
-from uuid import UUID
 
 from fastapi import Depends, Request
 
 from brokkr.broker.api.state import broker_of
+from brokkr.broker.db.claims import Holder
 from brokkr.broker.db.keys import Caller, Role, find_caller
 from brokkr.broker.db.pool import transaction
 from brokkr.work.errors import AgentNotFound, NotPermitted, Unauthenticated
 
 
-@dataclass(frozen=True, slots=True)
-class CallingAgent:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallingAgent(Holder):
     """The agent whose key was used."""
-
-    id: UUID
-    name: str
 
     def check_is(self, ref: str) -> None:
         """
@@ -75,7 +72,7 @@ def calling_agent(caller: Caller) -> CallingAgent:
     """
     if caller.agent_id is None or caller.agent_name is None:
         raise NotPermitted(f"this needs an agent's key, not one of role {caller.role}")
-    return CallingAgent(caller.agent_id, caller.agent_name)
+    return CallingAgent(id=caller.agent_id, name=caller.agent_name)
 
 
 async def _agent(caller: AnyCaller) -> CallingAgent:

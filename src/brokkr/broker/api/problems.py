@@ -1,5 +1,6 @@
 """Errors into ``application/problem+json``, for the whole API."""
 
+import math
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -8,13 +9,16 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
-from brokkr.wire.problem import MEDIA_TYPE, problem_of
+from brokkr.wire.bodies import BatchItem
+from brokkr.wire.problem import MEDIA_TYPE, problem_of, status_of
 from brokkr.work.errors import (
     BrokerUnavailable,
     BrokkrError,
     InvalidInput,
+    LimitReached,
     Unauthenticated,
     WorkNotFound,
 )
@@ -28,6 +32,19 @@ def answer_with_problems(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _unknown)
+
+
+def item_problem(error: ValidationError | InvalidInput, *, field: str) -> InvalidInput:
+    """Say what is wrong with one item of a batch, and where in the whole body."""
+    if isinstance(error, InvalidInput):
+        return InvalidInput(f"{field}.{error.field}".rstrip("."), error.problem)
+    first = error.errors()[0]
+    return InvalidInput(".".join([field, *map(str, first["loc"])]), _words(first))
+
+
+def refused_item(error: BrokkrError) -> BatchItem:
+    """Render what one item of a batch is answered that is not accepted."""
+    return BatchItem(status=status_of(error), problem=problem_of(error))
 
 
 async def _known(_request: Request, error: Exception) -> JSONResponse:
@@ -86,6 +103,8 @@ def _problem(problem: Mapping[str, Any], headers: Mapping[str, str] | None = Non
 def _headers(error: BrokkrError) -> dict[str, str]:
     if isinstance(error, Unauthenticated):
         return {"WWW-Authenticate": "Bearer"}
+    if isinstance(error, LimitReached):
+        return {"Retry-After": str(math.ceil(error.retry_after))}
     if isinstance(error, BrokerUnavailable):
         return {"Retry-After": "5"}
     return {}

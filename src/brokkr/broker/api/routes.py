@@ -6,20 +6,24 @@ from typing import Any
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.security import HTTPBearer
 
-from brokkr.broker.api import agents, docs, health, work
+from brokkr.broker.api import agents, claims, docs, health, work
 from brokkr.broker.api.door import Door
 from brokkr.wire.problem import MEDIA_TYPE
 
 _WORK: list[tuple[str, str, Callable[..., Any], int]] = [
     ("POST", "/work", work.submit_work, 201),
+    ("POST", "/work/batch", work.submit_some_work, 200),
     ("GET", "/work", work.list_work, 200),
     ("GET", "/work/{work_id}", work.get_work, 200),
     ("DELETE", "/work/{work_id}", work.cancel_work, 200),
-    ("POST", "/work/{work_id}/claim", work.claim_work, 200),
-    ("POST", "/work/{work_id}/progress", work.report_progress, 204),
-    ("POST", "/work/{work_id}/complete", work.complete_work, 200),
-    ("GET", "/agents/{ref}/work/pending", work.list_pending_work, 200),
-    ("POST", "/agents/{ref}/work/claim", work.claim_some_work, 200),
+    ("POST", "/work/{work_id}/release", work.release_work, 200),
+    ("POST", "/work/{work_id}/requeue", work.requeue_work, 200),
+    ("POST", "/work/{work_id}/claim", claims.claim_work, 200),
+    ("POST", "/work/{work_id}/progress", claims.report_progress, 204),
+    ("POST", "/work/{work_id}/complete", claims.complete_work, 200),
+    ("GET", "/agents/{ref}/work/pending", claims.list_pending_work, 200),
+    ("POST", "/agents/{ref}/work/claim", claims.claim_some_work, 200),
+    ("POST", "/agents/{ref}/work/complete", claims.complete_some_work, 200),
 ]
 _AGENTS: list[tuple[str, str, Callable[..., Any], int]] = [
     ("POST", "/agents", agents.register_agent, 201),
@@ -27,6 +31,8 @@ _AGENTS: list[tuple[str, str, Callable[..., Any], int]] = [
     ("GET", "/agents/{ref}", agents.get_agent, 200),
     ("PATCH", "/agents/{ref}", agents.relabel_agent, 200),
     ("DELETE", "/agents/{ref}", agents.delete_agent, 204),
+    ("POST", "/agents/{ref}/drain", agents.drain_agent, 200),
+    ("POST", "/agents/{ref}/undrain", agents.undrain_agent, 200),
     ("POST", "/agents/{ref}/rotate-key", agents.rotate_agent_key, 200),
     ("POST", "/agents/{ref}/heartbeat", agents.heartbeat, 200),
 ]

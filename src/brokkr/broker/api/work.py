@@ -1,68 +1,87 @@
-"""Work, for those who submit it and for those who execute it."""
+"""Work, for those who submit it and look after it."""
 
-import asyncio
-import json
-import random
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
-from datetime import timedelta
+from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import Query, Request, Response
-from pydantic import AwareDatetime
+from fastapi import Header, Query, Response
+from pydantic import AwareDatetime, ValidationError
 
-from brokkr.broker.api.auth import AnAdmin, AnAgent, AnyCaller, CallingAgent
+from brokkr.broker.api.auth import AnAdmin, AnyCaller, calling_agent
 from brokkr.broker.api.door import check_storable
+from brokkr.broker.api.problems import item_problem, refused_item
 from brokkr.broker.api.state import Broker, TheBroker
 from brokkr.broker.db import execution_log, work_queue
 from brokkr.broker.db.execution_log import WorkFilter
+from brokkr.broker.db.keys import Caller, Role
 from brokkr.broker.db.pool import transaction
-from brokkr.broker.db.work_queue import ClaimedWork
+from brokkr.broker.db.submissions import Submission, Submitted, Submitter
+from brokkr.broker.db.submissions import submit_work as submit_to_queue
 from brokkr.wire.bodies import (
-    MAX_RESULT_BYTES,
-    MAX_WAIT_SECONDS,
-    ClaimBody,
-    ClaimOne,
-    Claims,
-    ClaimSome,
-    CompleteWork,
-    PendingPage,
-    PendingWork,
-    ReportProgress,
+    BatchAnswer,
+    BatchItem,
+    ReleaseWork,
+    RequeueWork,
+    SubmitBatch,
     SubmitWork,
     TargetBody,
     WorkBody,
     WorkPage,
     WorkState,
 )
-from brokkr.wire.custom_resource import render_claimed
 from brokkr.wire.documents import parse_yaml, template_of
-from brokkr.work.errors import InvalidWork, MalformedBody, WorkNotFound
-from brokkr.work.labels import problem_with_key, problem_with_value
-from brokkr.work.model import Claim, Manifest
+from brokkr.work.errors import (
+    BrokkrError,
+    IdempotencyKeyReused,
+    InvalidInput,
+    InvalidWork,
+    MalformedBody,
+    WorkNotFound,
+)
+from brokkr.work.labels import check_labels, problem_with_key, problem_with_value
+from brokkr.work.model import Manifest
 from brokkr.work.template import check_template
 
 Limit = Annotated[int, Query(ge=1, le=500)]
-Found = TypeVar("Found")
 
 
 async def submit_work(
-    broker: TheBroker, _caller: AnAdmin, body: SubmitWork, response: Response
+    broker: TheBroker,
+    caller: AnAdmin,
+    body: SubmitWork,
+    response: Response,
+    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
 ) -> WorkBody:
     """Submit a Work: it waits until an agent that its target selects claims it."""
-    template = _template_of(body)
-    check_storable(template, "template")
-    check_template(body.work_type, template)
-    for index, target in enumerate(body.targets):
-        field = f"target[{index}]" if isinstance(body.target, list) else "target"
-        _check_target(target, field=field)
-    async with transaction(broker.pool) as db:
-        work_id = await work_queue.submit_work(db, body, template)
-        submitted = await execution_log.get_work(db, work_id)
-    response.headers["Location"] = f"/api/v1/work/{work_id}"
-    return submitted
+    if idempotency_key is not None:
+        if body.idempotency_key not in (None, idempotency_key):
+            raise InvalidWork("idempotency_key", "is not that of the header Idempotency-Key")
+        body = body.model_copy(update={"idempotency_key": idempotency_key})
+    submission = _submission_of(body)
+    [item] = await _submit(broker, caller, [submission])
+    if isinstance(item, BrokkrError):
+        raise item
+    work, is_new = item
+    response.headers["Location"] = f"/api/v1/work/{work.id}"
+    response.status_code = HTTPStatus.CREATED if is_new else HTTPStatus.OK
+    return work
+
+
+async def submit_some_work(broker: TheBroker, caller: AnAdmin, body: SubmitBatch) -> BatchAnswer:
+    """Submit several Works; each is answered by itself, and queued in this order."""
+    read = [_read(each, field=f"items[{index}]") for index, each in enumerate(body.items)]
+    good = [each for each in read if isinstance(each, Submission)]
+    answers = iter(await _submit(broker, caller, good))
+    results = [each if isinstance(each, InvalidInput) else next(answers) for each in read]
+    return BatchAnswer(
+        items=[
+            refused_item(each)
+            if isinstance(each, BrokkrError)
+            else BatchItem(status=HTTPStatus.CREATED if each[1] else HTTPStatus.OK, work=each[0])
+            for each in results
+        ]
+    )
 
 
 async def list_work(
@@ -95,11 +114,11 @@ async def get_work(broker: TheBroker, caller: AnyCaller, work_id: UUID) -> WorkB
 
 
 async def cancel_work(
-    broker: TheBroker, _caller: AnAdmin, work_id: UUID, response: Response
+    broker: TheBroker, caller: AnAdmin, work_id: UUID, response: Response
 ) -> WorkBody:
     """Cancel a Work: 200 if that ends it, 202 if its agent has to stop it first."""
     async with transaction(broker.pool) as db:
-        is_over = await work_queue.cancel_work(db, work_id)
+        is_over = await work_queue.cancel_work(db, work_id, actor=caller.actor)
         work = await execution_log.get_work(db, work_id)
     if is_over:
         broker.metrics.finished.labels("cancelled").inc()
@@ -108,105 +127,75 @@ async def cancel_work(
     return work
 
 
-async def list_pending_work(
-    *,
-    request: Request,
-    broker: TheBroker,
-    agent: AnAgent,
-    ref: str,
-    type: Annotated[list[str] | None, Query()] = None,
-    limit: Limit = 20,
-    wait: Annotated[float, Query(ge=0, le=MAX_WAIT_SECONDS)] = 0,
-) -> PendingPage:
-    """List what this agent could claim: highest priority first, then oldest."""
-    agent.check_is(ref)
-
-    async def look() -> list[PendingWork]:
-        async with transaction(broker.pool) as db:
-            return await work_queue.list_pending_work(
-                db, agent_id=agent.id, types=type, limit=limit
-            )
-
-    return PendingPage(
-        items=await _wait_for(
-            look, broker=broker, agent=agent, types=type, wait=wait, request=request
-        )
-    )
-
-
-async def claim_work(broker: TheBroker, agent: AnAgent, work_id: UUID, body: ClaimOne) -> ClaimBody:
-    """Claim one Work: of any number of agents, one gets it."""
-    async with transaction(broker.pool) as db:
-        claimed = await work_queue.claim_work(
-            db, work_id, agent_id=agent.id, request_id=body.request_id
-        )
-    broker.metrics.claims.inc()
-    return claim_body(claimed, agent, broker)
-
-
-async def claim_some_work(
-    request: Request, broker: TheBroker, agent: AnAgent, ref: str, body: ClaimSome
-) -> Claims:
-    """Claim the first few Works for this agent, and wait for some if there is none."""
-    agent.check_is(ref)
-
-    async def look() -> list[ClaimedWork]:
-        async with transaction(broker.pool) as db:
-            return await work_queue.claim_some_work(
-                db,
-                agent_id=agent.id,
-                types=body.types,
-                limit=body.max,
-                request_id=body.request_id,
-            )
-
-    claimed = await _wait_for(
-        look, broker=broker, agent=agent, types=body.types, wait=body.wait, request=request
-    )
-    broker.metrics.claims.inc(len(claimed))
-    return Claims(claims=[claim_body(each, agent, broker) for each in claimed])
-
-
-async def report_progress(
-    broker: TheBroker, agent: AnAgent, work_id: UUID, body: ReportProgress
-) -> None:
-    """Say how a Work is going; this renews its lease."""
-    async with transaction(broker.pool) as db:
-        await work_queue.report_progress(db, work_id, body, agent_id=agent.id)
-
-
-async def complete_work(
-    broker: TheBroker, agent: AnAgent, work_id: UUID, body: CompleteWork
+async def release_work(
+    broker: TheBroker, caller: AnyCaller, work_id: UUID, body: ReleaseWork
 ) -> WorkBody:
-    """Report how a Work ended; a repeat gets the first answer again."""
-    if len(json.dumps(body.result)) > MAX_RESULT_BYTES:
-        raise InvalidWork("result", f"is larger than {MAX_RESULT_BYTES} bytes")
+    """Give a Work back to the queue: its holder by its claim, or an admin."""
+    by = None if caller.role is Role.ADMIN else calling_agent(caller)
+    if by is not None and body.claim_id is None:
+        raise InvalidWork("claim_id", "an agent gives back what it holds: say which claim")
     async with transaction(broker.pool) as db:
-        finished, is_new = await work_queue.complete_work(db, work_id, body, agent_id=agent.id)
-    if is_new:
-        broker.metrics.finished.labels(body.ended_as).inc()
-    return finished
+        given = await work_queue.release_work(db, work_id, body, actor=caller.actor, by=by)
+        work = await execution_log.get_work(db, work_id)
+    broker.metrics.count_outcomes(given.outcomes)
+    broker.dispatcher.announce(given.lanes)
+    return work
 
 
-def claim_body(claimed: ClaimedWork, agent: CallingAgent, broker: Broker) -> ClaimBody:
-    """Render a claim as its holder gets it."""
-    claim = Claim(
-        work_id=claimed.work_id,
-        claim_id=claimed.claim_id,
-        round=claimed.round,
-        agent_id=agent.id,
-        broker=str(broker.id),
+async def requeue_work(
+    broker: TheBroker, caller: AnAdmin, work_id: UUID, body: RequeueWork
+) -> WorkBody:
+    """Put a finished Work back into the queue, under its id and with its history."""
+    async with transaction(broker.pool) as db:
+        lane = await work_queue.requeue_work(db, work_id, actor=caller.actor, reason=body.reason)
+        work = await execution_log.get_work(db, work_id)
+    broker.dispatcher.announce([lane])
+    return work
+
+
+async def _submit(
+    broker: Broker, caller: Caller, submissions: Sequence[Submission]
+) -> list[tuple[WorkBody, bool] | IdempotencyKeyReused]:
+    """Queue what was checked; say of each what it is now, and whether it is new."""
+    by = Submitter(actor=caller.actor)
+    async with transaction(broker.pool) as db:
+        queued = await submit_to_queue(db, submissions, by=by)
+        answers = [
+            each
+            if isinstance(each, IdempotencyKeyReused)
+            else (await execution_log.get_work(db, each.work_id), each.is_new)
+            for each in queued
+        ]
+    broker.dispatcher.announce(
+        each.selector_id
+        for each in queued
+        if isinstance(each, Submitted) and each.selector_id is not None
     )
-    return ClaimBody(
-        id=claimed.work_id,
-        claim_id=claimed.claim_id,
-        round=claimed.round,
-        work_type=claimed.work_type,
-        broker=str(broker.id),
-        lease_seconds=claimed.lease / timedelta(seconds=1),
-        cancel_requested=claimed.cancel_requested,
-        resource=render_claimed(claimed.spec, claim),
-    )
+    return answers
+
+
+def _read(item: dict[str, Any], *, field: str) -> Submission | InvalidInput:
+    try:
+        return _submission_of(SubmitWork.model_validate(item))
+    except (ValidationError, InvalidInput) as error:
+        return item_problem(error, field=field)
+
+
+def _submission_of(body: SubmitWork) -> Submission:
+    """
+    Check everything that a submission says.
+
+    Raises:
+        InvalidWork: Names the field.
+    """
+    template = _template_of(body)
+    check_storable(template, "template")
+    check_template(body.work_type, template)
+    check_labels(body.labels, field="labels")
+    for index, target in enumerate(body.targets):
+        field = f"target[{index}]" if isinstance(body.target, list) else "target"
+        _check_target(target, field=field)
+    return Submission(body=body, template=template)
 
 
 def _template_of(body: SubmitWork) -> Manifest:
@@ -232,38 +221,3 @@ def _check_target(target: TargetBody, *, field: str) -> None:
     for problem in problems:
         if problem is not None:
             raise InvalidWork(field, problem)
-
-
-async def _wait_for(
-    look: Callable[[], Awaitable[list[Found]]],
-    *,
-    broker: Broker,
-    agent: CallingAgent,
-    types: Sequence[str] | None,
-    wait: float,
-    request: Request,
-) -> list[Found]:
-    """Look for Work, and again whenever there is some, until the wait is over."""
-    if wait == 0:
-        return await look()
-    loop = asyncio.get_running_loop()
-    # Polls that were opened together must not all end together.
-    deadline = loop.time() + wait * random.uniform(0.8, 1)  # noqa: S311
-    with broker.dispatcher.waiter(agent.id, types=types) as waiter:
-        gone = asyncio.create_task(_disconnect(request))
-        gone.add_done_callback(lambda _: waiter.leave())
-        try:
-            while not (found := await look()):
-                if not await waiter.is_woken(within=deadline - loop.time()):
-                    break
-        finally:
-            gone.cancel()
-            with suppress(asyncio.CancelledError):
-                await gone
-    return found
-
-
-async def _disconnect(request: Request) -> None:
-    """Return when the client has closed its connection; its body has been read."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass

@@ -11,9 +11,16 @@ import asyncpg
 
 from brokkr.broker.db.keys import Role, issue_key, revoke_agent_keys
 from brokkr.broker.db.pool import Connection
-from brokkr.broker.db.selectors import lock_selectors, reselect
+from brokkr.broker.db.selectors import lock_selectors, refresh_narrower_selectors, reselect
 from brokkr.broker.db.statements import fetch_all, fetch_one, fetch_value
-from brokkr.wire.bodies import AgentBody, RegisterAgent, RegisteredAgent, RelabelAgent
+from brokkr.broker.db.work_queue import GivenBack, release_claims_of_agent
+from brokkr.wire.bodies import (
+    AgentBody,
+    Heartbeat,
+    RegisterAgent,
+    RegisteredAgent,
+    RelabelAgent,
+)
 from brokkr.work.errors import AgentNameTaken, AgentNotFound, AgentSuperseded
 from brokkr.work.labels import check_annotations, check_labels
 from brokkr.work.selectors import Selectable
@@ -62,9 +69,14 @@ async def list_agents(db: Connection, *, after: str | None, limit: int) -> list[
     return [_body(row) for row in await fetch_all(db, "list_agents", after=after, limit=limit)]
 
 
-async def relabel_agent(db: Connection, ref: str, body: RelabelAgent) -> AgentBody:
+async def relabel_agent(
+    db: Connection, ref: str, body: RelabelAgent
+) -> tuple[AgentBody, set[UUID]]:
     """
     Set and remove labels and annotations; the agent gains and loses Work accordingly.
+
+    Returns:
+        The agent, and all that may have gained or lost Work by it.
 
     Raises:
         AgentNotFound: There is none.
@@ -78,13 +90,32 @@ async def relabel_agent(db: Connection, ref: str, body: RelabelAgent) -> AgentBo
     check_annotations(annotations, field="annotations")
     after = before.model_copy(update={"labels": labels, "annotations": annotations})
     await fetch_value(db, "update_agent", id=after.id, labels=labels, annotations=annotations)
-    await reselect(db, _selectable(after))
-    return after
+    return after, await reselect(db, _selectable(after))
 
 
-async def delete_agent(db: Connection, ref: str) -> None:
+async def drain_agent(db: Connection, ref: str, *, is_drained: bool) -> tuple[AgentBody, set[UUID]]:
+    """
+    Offer an agent nothing from now on, or everything again; what it holds goes on.
+
+    Returns:
+        The agent, and all that may have gained or lost Work by it.
+
+    Raises:
+        AgentNotFound: There is none.
+    """
+    await lock_selectors(db)
+    agent = await get_agent(db, ref)
+    await fetch_value(db, "drain_agent", id=agent.id, is_drained=is_drained)
+    changed = {agent.id} | await refresh_narrower_selectors(db)
+    return await get_agent(db, ref), changed
+
+
+async def delete_agent(db: Connection, ref: str, *, actor: str) -> tuple[GivenBack, set[UUID]]:
     """
     Delete an agent softly: claims given back, keys revoked, name free; history stays.
+
+    Returns:
+        What it held, and all agents that may have gained or lost Work by it.
 
     Raises:
         AgentNotFound: There is none.
@@ -93,7 +124,8 @@ async def delete_agent(db: Connection, ref: str) -> None:
     agent = await get_agent(db, ref)
     await revoke_agent_keys(db, agent.id)
     await fetch_value(db, "delete_agent", id=agent.id)
-    await fetch_all(db, "release_claims_of_agent", agent_id=agent.id)
+    changed = {agent.id} | await refresh_narrower_selectors(db)
+    return await release_claims_of_agent(db, agent.id, actor=actor), changed
 
 
 async def rotate_agent_key(db: Connection, ref: str) -> RegisteredAgent:
@@ -109,15 +141,25 @@ async def rotate_agent_key(db: Connection, ref: str) -> RegisteredAgent:
     return RegisteredAgent(**agent.model_dump(), key=key)
 
 
-async def touch_agent(db: Connection, agent_id: UUID, *, incarnation: UUID) -> bool:
+async def touch_agent(db: Connection, agent_id: UUID, beat: Heartbeat) -> bool:
     """
-    Note that a process of an agent is alive; say whether this is the first of it.
+    Note that a process of an agent is alive, and what it says of itself.
+
+    Returns:
+        Whether this is the first that was heard of this process.
 
     Raises:
         AgentSuperseded: A process that introduced itself later is the agent now.
         AgentNotFound: It was deleted meanwhile.
     """
-    row = await fetch_one(db, "touch_agent", agent_id=agent_id, incarnation=incarnation)
+    row = await fetch_one(
+        db,
+        "touch_agent",
+        agent_id=agent_id,
+        incarnation=beat.incarnation,
+        capacity=beat.capacity and beat.capacity.model_dump(),
+        capabilities=beat.capabilities and beat.capabilities.model_dump(),
+    )
     if row is None:
         raise AgentNotFound(agent_id)
     if not row["is_current"]:

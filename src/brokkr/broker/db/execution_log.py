@@ -12,7 +12,7 @@ from uuid import UUID
 
 from brokkr.broker.db.pool import Connection
 from brokkr.broker.db.statements import fetch_all, fetch_one
-from brokkr.broker.db.work_queue import first_work_id_at
+from brokkr.broker.db.submissions import first_work_id_at
 from brokkr.wire.bodies import WorkBody, WorkState
 from brokkr.work.errors import WorkNotFound
 
@@ -37,7 +37,9 @@ async def get_work(db: Connection, work_id: UUID) -> WorkBody:
     row = await fetch_one(db, "get_work", work_id=work_id)
     if row is None:
         raise WorkNotFound(work_id)
-    return WorkBody.model_validate({**row, "resource": json.loads(row["crd_spec"])})
+    return WorkBody.model_validate(
+        {**row, "resource": row["crd_spec"] and json.loads(row["crd_spec"])}
+    )
 
 
 async def list_work(

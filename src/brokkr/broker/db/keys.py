@@ -34,11 +34,21 @@ _KIND: Final = {Role.ADMIN: "adm", Role.AGENT: "agt"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Whose key it is; ``agent_id`` and ``agent_name`` are an agent's."""
+    """Whose key it is; ``agent_id`` and ``agent_name`` are an agent's.
+
+    Attributes:
+        short_id: Names the key itself; the key cannot be made from it.
+    """
 
     role: Role
+    short_id: str
     agent_id: UUID | None = None
     agent_name: str | None = None
+
+    @property
+    def actor(self) -> str:
+        """Return how the audit trail names the caller."""
+        return f"{self.role}:{self.agent_name or self.short_id}"
 
 
 async def issue_key(db: Connection, role: Role, *, agent_id: UUID | None = None) -> str:
@@ -64,7 +74,12 @@ async def find_caller(db: Connection, key: str) -> Caller | None:
     row = await fetch_one(db, "find_key", short_id=parts[1])
     if row is None or not hmac.compare_digest(row["secret_sha256"], _digest(parts[2])):
         return None
-    return Caller(role=Role(row["role"]), agent_id=row["agent_id"], agent_name=row["agent_name"])
+    return Caller(
+        role=Role(row["role"]),
+        short_id=parts[1],
+        agent_id=row["agent_id"],
+        agent_name=row["agent_name"],
+    )
 
 
 async def revoke_agent_keys(db: Connection, agent_id: UUID) -> None:

@@ -1,9 +1,11 @@
 """
 Distinct targets, and which agents each selects now.
 
-A target is evaluated when it is first seen, over all agents; an agent is evaluated when
-it is registered, relabelled or deleted, over all targets.  The two must not happen at
-once: see ``queries/lock_selectors.sql``.
+A selector is a lane of the queue: a target, for one type of work.  A target is evaluated
+when it is first seen, over all agents; an agent is evaluated when it is registered,
+relabelled or deleted, over all targets.  The two must not happen at once: see
+``queries/lock_selectors.sql``.  Work that agents have tried and handed on waits in a
+narrower lane, without them: see ``queries/refresh_narrower_selectors.sql``.
 """
 
 import hashlib
@@ -20,20 +22,23 @@ from brokkr.wire.bodies import TargetBody
 from brokkr.work.selectors import Selectable, Target, selects
 
 
-async def selector_of(db: Connection, targets: Sequence[TargetBody]) -> int:
-    """Return the id of the selector that these targets mean; store it if it is new."""
+async def selector_of(db: Connection, work_type: str, targets: Sequence[TargetBody]) -> int:
+    """Return the id of the selector for Work of this type and target; store it if it is new."""
     canonical = canonical_targets(targets)
     digest = hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).digest()
-    selector: int | None = await fetch_value(db, "find_selector", digest=digest)
-    if selector is None:
+    selector: int | None = await fetch_value(
+        db, "find_selector", digest=digest, work_type=work_type
+    )
+    while selector is None:
         await fetch_value(db, "lock_selectors_shared")
-        selector = await fetch_value(db, "insert_selector", digest=digest, targets=canonical)
+        selector = await fetch_value(
+            db, "insert_selector", digest=digest, work_type=work_type, targets=canonical
+        )
         if selector is not None:
             await _select_agents(db, selector, targets)
             return selector
         # Another submission was faster, and has committed: the insert waited for it.
-        selector = await fetch_value(db, "find_selector", digest=digest)
-    assert selector is not None
+        selector = await fetch_value(db, "find_selector", digest=digest, work_type=work_type)
     return selector
 
 
@@ -42,11 +47,46 @@ async def lock_selectors(db: Connection) -> None:
     await fetch_value(db, "lock_selectors")
 
 
-async def reselect(db: Connection, agent: Selectable) -> None:
-    """Store which selectors select this agent now; the caller holds the lock."""
+async def reselect(db: Connection, agent: Selectable) -> set[UUID]:
+    """
+    Store which selectors select this agent now; the caller holds the lock.
+
+    Returns:
+        The agents that may have gained or lost Work by it.
+    """
     rows = await fetch_all(db, "list_selectors")
     mine = [row["id"] for row in rows if selects(_targets_of(row["targets"]), agent)]
     await fetch_value(db, "replace_agent_selectors", agent_id=agent.id, selector_ids=mine)
+    return {agent.id} | await refresh_narrower_selectors(db)
+
+
+async def refresh_narrower_selectors(db: Connection) -> set[UUID]:
+    """
+    Store who is in the lanes of Work that some agents have tried; the caller holds the lock.
+
+    Returns:
+        The agents that have gained or lost such a lane.
+    """
+    rows = await fetch_all(db, "refresh_narrower_selectors")
+    return {row["agent_id"] for row in rows}
+
+
+async def prefer_others(db: Connection, work_id: UUID) -> int:
+    """
+    Put a Work into the lane of those agents that have not tried it, if there are any.
+
+    The caller holds the selectors' lock (shared will do) and the lock of the Work's row.
+
+    Returns:
+        The id of that lane's selector.
+    """
+    tried = [row["agent_id"] for row in await fetch_all(db, "list_tried_agents", work_id=work_id)]
+    selector: int = await fetch_value(
+        db, "insert_narrower_selector", work_id=work_id, excluded=tried
+    )
+    await refresh_narrower_selectors(db)
+    await fetch_value(db, "move_to_selector", work_id=work_id, selector_id=selector)
+    return selector
 
 
 async def find_waiting_agent(

@@ -1,49 +1,50 @@
 """
-What happens to a Work while it is not finished, and the step that finishes it.
+How a Work leaves CLAIMED, how it leaves the queue, and how it comes back.
 
-Each function is one transition; the guards stand in the statements, where races are
-decided.  The caller owns the transaction.
+Each is a lock, a decision and a write, in the caller's transaction.  What becomes PENDING
+goes through ``give_back_work.sql``, and what is finished through ``finish_work.sql``.
 """
 
-import json
-import secrets
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from typing import Any
+# Note [A cancel survives everything]
+#
+# Whatever would make a Work PENDING again (a lost lease, a release, a hand-off, the end of
+# its agent) finishes it as cancelled instead, if its cancel was requested: nobody would be
+# left to hear of the request.
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
 
+from brokkr.broker.db.claims import Holder, explain_refusal
 from brokkr.broker.db.pool import Connection
-from brokkr.broker.db.selectors import selector_of
+from brokkr.broker.db.selectors import prefer_others
 from brokkr.broker.db.statements import fetch_all, fetch_one, fetch_value
-from brokkr.wire.bodies import (
-    CompleteWork,
-    PendingWork,
-    RenewedLease,
-    ReportProgress,
-    SubmitWork,
-    WorkBody,
-    WorkState,
+from brokkr.wire.bodies import CompleteOne, ReleaseWork, WorkBody, WorkState
+from brokkr.work.errors import (
+    ClaimLost,
+    PayloadPruned,
+    WorkFinished,
+    WorkNotFinished,
+    WorkNotFound,
+    WorkNotHeld,
 )
-from brokkr.wire.custom_resource import API_VERSION, KIND, render_spec
-from brokkr.work.errors import ClaimLost, WorkFinished, WorkNotClaimable, WorkNotFound
-from brokkr.work.model import Manifest
+
+BROKER: Final = "broker"
+"""How the audit trail names what nobody asked for."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClaimedWork:
-    """A Work that was claimed, as its holder needs it."""
+class EndedAs(StrEnum):
+    """How a claim ended."""
 
-    work_id: UUID
-    claim_id: UUID
-    round: int
-    work_type: str
-    lease: timedelta
-    cancel_requested: bool
-    spec: Manifest
+    COMPLETED = "completed"
+    LEASE_LOST = "lease_lost"
+    RELEASED = "released"
+    HANDED_OFF = "handed_off"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,169 +56,135 @@ class LostClaim:
     outcome: str | None
 
 
-def new_work_id() -> UUID:
-    """Make a UUID of version 7 (RFC 9562): it begins with the time, to a quarter of a µs."""
-    milliseconds, rest = divmod(time.time_ns(), 1_000_000)
-    value = milliseconds << 80 | 7 << 76 | (rest * 4096 // 1_000_000) << 64 | 2 << 62
-    return UUID(int=value | secrets.randbits(62))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GivenBack:
+    """What was given back or ended, because its holder has it no more.
 
-
-def first_work_id_at(at: datetime) -> UUID:
-    """Return an id below all that are made at that time, by clocks five minutes apart."""
-    milliseconds = int(at.timestamp() * 1000) - 5 * 60 * 1000
-    return UUID(int=max(milliseconds, 0) << 80)
-
-
-async def submit_work(db: Connection, body: SubmitWork, template: Manifest) -> UUID:
-    """Queue a Work with this template, for those that its targets select; return its id."""
-    work_id = new_work_id()
-    resource = {
-        "apiVersion": API_VERSION,
-        "kind": KIND,
-        "metadata": {"name": f"work-{work_id}"},
-        "spec": render_spec(
-            work_type=body.work_type,
-            max_retries=body.max_retries,
-            claim_timeout=timedelta(seconds=body.claim_timeout_seconds),
-            template=template,
-        ),
-    }
-    await fetch_value(
-        db,
-        "insert_work",
-        id=work_id,
-        work_type=body.work_type,
-        crd_spec=json.dumps(resource),
-        selector_id=await selector_of(db, body.targets),
-        priority=body.priority,
-        max_retries=body.max_retries,
-        claim_timeout_seconds=body.claim_timeout_seconds,
-    )
-    return work_id
-
-
-async def list_pending_work(
-    db: Connection, *, agent_id: UUID, types: Sequence[str] | None, limit: int
-) -> list[PendingWork]:
-    """List what an agent could claim: highest priority first, then oldest."""
-    rows = await fetch_all(db, "list_pending_work", agent_id=agent_id, types=types, limit=limit)
-    return [PendingWork.model_validate(dict(row)) for row in rows]
-
-
-async def claim_work(
-    db: Connection, work_id: UUID, *, agent_id: UUID, request_id: UUID | None = None
-) -> ClaimedWork:
+    Attributes:
+        lanes: The selectors of what can be claimed now, one for each Work.
+        outcomes: How the others ended.
     """
-    Claim one Work for an agent; a repeated ``request_id`` gets the same claim.
 
-    Raises:
-        WorkNotFound: It does not exist, or is not for this agent.
-        WorkNotClaimable: Somebody else has it, or it is finished.
+    lanes: list[int] = field(default_factory=list)
+    outcomes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandOffPolicy:
+    """How long a handed-off Work waits: ``base * 2^handoffs``, and no longer than ``cap``."""
+
+    base: timedelta = timedelta(seconds=10)
+    cap: timedelta = timedelta(minutes=10)
+
+    def delay(self, handoffs: int) -> timedelta:
+        """Return the wait after so many hand-offs before this one."""
+        return min(self.cap, self.base * float(2 ** min(handoffs, 30)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completed:
+    """What a completion was answered.
+
+    Attributes:
+        outcome: How the Work ended, if it was this completion that ended it.
+        lanes: The selector of a Work that was handed on and can be claimed at once.
     """
-    earlier = await _requested_before(db, agent_id=agent_id, request_id=request_id)
-    if earlier is not None:
-        for claim in earlier:
-            if claim.work_id == work_id:
-                return claim
-        raise WorkNotClaimable(work_id)
-    row = await fetch_one(
-        db, "claim_work", work_id=work_id, agent_id=agent_id, request_id=request_id
-    )
-    if row is None:
-        refusal = await _explain(db, work_id, agent_id=agent_id)
-        raise WorkNotClaimable(work_id) if refusal.is_visible else WorkNotFound(work_id)
-    return _claimed(row)
 
-
-async def claim_some_work(
-    db: Connection,
-    *,
-    agent_id: UUID,
-    types: Sequence[str] | None = None,
-    limit: int = 1,
-    request_id: UUID | None = None,
-) -> list[ClaimedWork]:
-    """Claim the first few Works for an agent; a repeated ``request_id`` gets the same ones."""
-    earlier = await _requested_before(db, agent_id=agent_id, request_id=request_id)
-    if earlier is not None:
-        return earlier
-    rows = await fetch_all(
-        db, "claim_some_work", agent_id=agent_id, types=types, limit=limit, request_id=request_id
-    )
-    return [_claimed(row) for row in rows]
-
-
-async def list_held_claims(db: Connection, *, agent_id: UUID) -> list[ClaimedWork]:
-    """List everything that an agent holds."""
-    return [_claimed(row) for row in await fetch_all(db, "list_held_claims", agent_id=agent_id)]
-
-
-async def renew_claims(
-    db: Connection, claim_ids: Sequence[UUID], *, agent_id: UUID
-) -> list[RenewedLease]:
-    """Renew the listed claims of an agent; those that are not returned are lost."""
-    rows = await fetch_all(db, "renew_claims", claim_ids=claim_ids, agent_id=agent_id)
-    return [RenewedLease.model_validate(dict(row)) for row in rows]
-
-
-async def report_progress(
-    db: Connection, work_id: UUID, body: ReportProgress, *, agent_id: UUID
-) -> None:
-    """
-    Keep what a holder says of its Work; it is alive, so its lease is renewed.
-
-    Raises:
-        WorkNotFound: It does not exist, or is not for this agent.
-        ClaimLost: The claim is over.
-    """
-    await renew_claims(db, [body.claim_id], agent_id=agent_id)
-    recorded = await fetch_value(
-        db,
-        "record_progress",
-        work_id=work_id,
-        claim_id=body.claim_id,
-        agent_id=agent_id,
-        progress=body.model_dump(mode="json", exclude={"claim_id"}),
-    )
-    if recorded is None:
-        refusal = await _explain(db, work_id, agent_id=agent_id, claim_id=body.claim_id)
-        raise refusal.error
+    work: WorkBody
+    outcome: str | None = None
+    lanes: list[int] = field(default_factory=list)
 
 
 async def complete_work(
-    db: Connection, work_id: UUID, body: CompleteWork, *, agent_id: UUID
-) -> tuple[WorkBody, bool]:
+    db: Connection,
+    reports: Sequence[CompleteOne],
+    *,
+    by: Holder,
+    policy: HandOffPolicy,
+) -> list[Completed | WorkNotFound | ClaimLost]:
     """
-    Move a Work to the execution log; a repeat with the same claim gets the same answer.
+    Finish Works as their holder reports, or hand them on to other agents.
 
-    Returns:
-        The Work, and whether it was this call that finished it.
-
-    Raises:
-        WorkNotFound: It does not exist, or is not for this agent.
-        ClaimLost: The claim ended in another way.
+    A repeat with the same claim gets the same answer and changes nothing.  Each report is
+    answered by itself: what is refused does not keep the others out.
     """
-    answer = await fetch_value(
+    handed_on: dict[UUID, Completed] = {}
+    for each in reports:
+        if each.retryable and each.ended_as == "failed":
+            answer = await _hand_on(db, each, by=by, policy=policy)
+            if answer is not None:
+                handed_on[each.claim_id] = answer
+    final = {each.claim_id: each for each in reports if each.claim_id not in handed_on}
+    finished = await _finish(
         db,
-        "complete_work",
-        work_id=work_id,
-        claim_id=body.claim_id,
-        agent_id=agent_id,
-        outcome=body.ended_as,
-        retries=body.retries,
-        retryable=body.retryable,
-        message=body.message,
-        result=body.result,
+        [
+            {
+                "work_id": str(each.work_id),
+                "claim_id": str(each.claim_id),
+                "outcome": each.ended_as,
+                "ended_as": EndedAs.COMPLETED,
+                "retries": each.retries,
+                "retryable": each.retryable,
+                "message": each.message,
+                "result": each.result,
+            }
+            for each in final.values()
+        ],
+        actor=by.actor,
+        kind="completed",
+        agent_id=by.id,
     )
-    if answer is not None:
-        return WorkBody.model_validate(answer), True
-    refusal = await _explain(db, work_id, agent_id=agent_id, claim_id=body.claim_id)
+    answers: list[Completed | WorkNotFound | ClaimLost] = []
+    for each in reports:
+        answer = handed_on.pop(each.claim_id, None)
+        row = finished.get(each.work_id)
+        if answer is None and row is not None and row["claim_id"] == str(each.claim_id):
+            del finished[each.work_id]
+            answer = Completed(work=WorkBody.model_validate(row), outcome=row["outcome"])
+        answers.append(answer or await _answer_again(db, each, by=by))
+    return answers
+
+
+async def _hand_on(
+    db: Connection, report: CompleteOne, *, by: Holder, policy: HandOffPolicy
+) -> Completed | None:
+    """Give a Work to others, if its budget of hand-offs has room; None if it has not."""
+    # Before the row's lock, as everywhere: who changes an agent takes it before rows, too.
+    await fetch_value(db, "lock_selectors_shared")
+    work = await fetch_one(
+        db,
+        "lock_claimed_work",
+        work_id=report.work_id,
+        claim_id=report.claim_id,
+        agent_id=by.id,
+    )
+    if work is None or work["cancel_requested"] or work["handoffs"] >= work["max_handoffs"]:
+        return None
+    await fetch_all(
+        db,
+        "give_back_work",
+        work_ids=[report.work_id],
+        ended_as=EndedAs.HANDED_OFF,
+        delay=policy.delay(work["handoffs"]),
+        actor=by.actor,
+        retries=report.retries,
+        message=report.message,
+    )
+    await prefer_others(db, report.work_id)
+    answer = await fetch_value(db, "record_handoff_answer", claim_id=report.claim_id)
+    return Completed(work=WorkBody.model_validate(answer))
+
+
+async def _answer_again(
+    db: Connection, report: CompleteOne, *, by: Holder
+) -> Completed | WorkNotFound | ClaimLost:
+    refusal = await explain_refusal(db, report.work_id, agent_id=by.id, claim_id=report.claim_id)
     if refusal.answer is None:
-        raise refusal.error
-    return WorkBody.model_validate(refusal.answer), False
+        return refusal.error
+    return Completed(work=WorkBody.model_validate(refusal.answer))
 
 
-async def cancel_work(db: Connection, work_id: UUID) -> bool:
+async def cancel_work(db: Connection, work_id: UUID, *, actor: str) -> bool:
     """
     Cancel a Work; say whether that was the end of it.
 
@@ -227,19 +194,164 @@ async def cancel_work(db: Connection, work_id: UUID) -> bool:
         WorkNotFound: There is none.
         WorkFinished: It is in the execution log already.
     """
-    status = await fetch_value(db, "cancel_work", work_id=work_id)
-    if status is None:
-        state = await fetch_value(db, "find_work_state", work_id=work_id)
-        raise WorkNotFound(work_id) if state is None else WorkFinished(work_id, state.lower())
-    return bool(status == WorkState.PENDING)
+    work = await _lock(db, work_id)
+    if work["status"] == WorkState.CLAIMED:
+        await fetch_value(db, "request_cancel", work_id=work_id, actor=actor)
+        return False
+    await _finish(
+        db,
+        [
+            {
+                "work_id": str(work_id),
+                "outcome": "cancelled",
+                "message": "cancelled before an agent executed it",
+            }
+        ],
+        actor=actor,
+    )
+    return True
+
+
+async def release_work(
+    db: Connection, work_id: UUID, body: ReleaseWork, *, actor: str, by: Holder | None = None
+) -> GivenBack:
+    """
+    Give a Work back to the queue: its holder's doing, or an operator's order.
+
+    Raises:
+        WorkNotFound: It does not exist, or is not for this agent.
+        ClaimLost: It is an agent's release, and the claim is over.
+        WorkNotHeld: Nobody has it.
+        WorkFinished: It is in the execution log already.
+    """
+    # Before the row's lock, as everywhere: who changes an agent takes it before rows, too.
+    await fetch_value(db, "lock_selectors_shared")
+    if by is not None:
+        work = await fetch_one(
+            db, "lock_claimed_work", work_id=work_id, claim_id=body.claim_id, agent_id=by.id
+        )
+        if work is None:
+            refusal = await explain_refusal(db, work_id, agent_id=by.id, claim_id=body.claim_id)
+            raise refusal.error
+    else:
+        work = await _lock(db, work_id)
+        if work["status"] == WorkState.PENDING:
+            raise WorkNotHeld(work_id)
+    given = await _give_back(
+        db,
+        [work],
+        ended_as=EndedAs.RELEASED,
+        actor=actor,
+        delay=timedelta(seconds=body.delay_seconds),
+        message=body.reason or None,
+    )
+    if by is None or given.outcomes:
+        return given
+    selector = await prefer_others(db, work_id)
+    return GivenBack(lanes=[selector for _ in given.lanes])
+
+
+async def requeue_work(db: Connection, work_id: UUID, *, actor: str, reason: str) -> int:
+    """
+    Put a finished Work back into the queue and return its lane's selector.
+
+    Raises:
+        WorkNotFound: There is none.
+        WorkNotFinished: It is in the queue.
+        PayloadPruned: Its template is no longer kept.
+    """
+    row = await fetch_one(db, "requeue_work", work_id=work_id, actor=actor, reason=reason)
+    if row is not None:
+        return int(row["selector_id"])
+    state = await fetch_value(db, "find_work_state", work_id=work_id)
+    if state is None:
+        raise WorkNotFound(work_id)
+    if WorkState(state).is_finished:
+        raise PayloadPruned(work_id)
+    raise WorkNotFinished(work_id, state)
+
+
+async def release_claims_of_agent(db: Connection, agent_id: UUID, *, actor: str) -> GivenBack:
+    """Give back all that an agent holds, because the agent is gone for good."""
+    held = await fetch_all(db, "lock_held_work", agent_id=agent_id)
+    return await _give_back(
+        db, held, ended_as=EndedAs.RELEASED, actor=actor, message="its agent was deleted"
+    )
 
 
 async def release_stale_claims(
     db: Connection, *, max_lost_claims: int, limit: int
-) -> list[LostClaim]:
-    """Give back at most ``limit`` claims whose lease ran out, and return them."""
-    rows = await fetch_all(db, "release_stale_claims", max_lost_claims=max_lost_claims, limit=limit)
-    return [LostClaim(**dict(row)) for row in rows]
+) -> tuple[list[LostClaim], list[int]]:
+    """
+    Give back at most ``limit`` claims whose lease ran out.
+
+    Returns:
+        The claims, and the selectors of what is pending again.
+    """
+    await fetch_value(db, "postpone_lease_checks", limit=limit)
+    stale = await fetch_all(db, "lock_stale_claims", limit=limit)
+    poison = [
+        row
+        for row in stale
+        if row["lost_claims"] + 1 >= max_lost_claims and not row["cancel_requested"]
+    ]
+    await _finish(
+        db,
+        [
+            {
+                "work_id": str(row["id"]),
+                "outcome": "quarantined",
+                "ended_as": EndedAs.LEASE_LOST,
+                "message": f"its claim was lost {row['lost_claims'] + 1} times: "
+                "who took it was not heard of any more",
+            }
+            for row in poison
+        ],
+        actor=BROKER,
+    )
+    quarantined = {row["id"] for row in poison}
+    given = await _give_back(
+        db,
+        [row for row in stale if row["id"] not in quarantined],
+        ended_as=EndedAs.LEASE_LOST,
+        actor=BROKER,
+    )
+    lost = [
+        LostClaim(
+            work_id=row["id"],
+            agent_id=row["agent_id"],
+            outcome="quarantined"
+            if row["id"] in quarantined
+            else "cancelled"
+            if row["cancel_requested"]
+            else None,
+        )
+        for row in stale
+    ]
+    return lost, given.lanes
+
+
+async def expire_work(db: Connection, *, limit: int) -> int:
+    """Finish at most ``limit`` Works that nobody claimed in time; say how many."""
+    late = await fetch_all(db, "lock_expired_work", limit=limit)
+    await _finish(
+        db,
+        [
+            {
+                "work_id": str(row["id"]),
+                "outcome": "expired",
+                "message": "no agent claimed it before its start deadline",
+            }
+            for row in late
+        ],
+        actor=BROKER,
+    )
+    return len(late)
+
+
+async def enter_lanes(db: Connection, *, limit: int) -> list[int]:
+    """Let at most ``limit`` Works be claimed whose time has come; return their selectors."""
+    return [row["selector_id"] for row in await fetch_all(db, "enter_lanes", limit=limit)]
 
 
 async def lock_sweep(db: Connection) -> bool:
@@ -268,54 +380,78 @@ async def get_broker_id(db: Connection) -> UUID:
     return broker_id
 
 
-async def _requested_before(
-    db: Connection, *, agent_id: UUID, request_id: UUID | None
-) -> list[ClaimedWork] | None:
-    """Return what the request was answered before, as far as it holds; None if never."""
-    if request_id is None:
-        return None
-    await fetch_value(db, "lock_claim_request", request_id=request_id)
-    rows = await fetch_all(db, "list_requested_claims", agent_id=agent_id, request_id=request_id)
-    return [_claimed(row) for row in rows if row["is_held"]] if rows else None
+async def _lock(db: Connection, work_id: UUID) -> asyncpg.Record:
+    """
+    Lock a queued Work.
+
+    Raises:
+        WorkNotFound: There is none.
+        WorkFinished: It is in the execution log.
+    """
+    work = await fetch_one(db, "lock_work", work_id=work_id)
+    if work is None:
+        state = await fetch_value(db, "find_work_state", work_id=work_id)
+        raise WorkNotFound(work_id) if state is None else WorkFinished(work_id, state.lower())
+    return work
 
 
-def _claimed(row: asyncpg.Record) -> ClaimedWork:
-    return ClaimedWork(
-        work_id=row["id"],
-        claim_id=row["claim_id"],
-        round=row["round"],
-        work_type=row["work_type"],
-        lease=timedelta(seconds=row["lease_seconds"]),
-        cancel_requested=row["cancel_requested"],
-        spec=json.loads(row["crd_spec"])["spec"],
+async def _give_back(
+    db: Connection,
+    held: Iterable[asyncpg.Record],
+    *,
+    ended_as: EndedAs,
+    actor: str,
+    delay: timedelta = timedelta(),
+    message: str | None = None,
+) -> GivenBack:
+    """Make locked Works PENDING again; or cancelled: Note [A cancel survives everything]."""
+    held = list(held)
+    cancelled = [row["id"] for row in held if row["cancel_requested"]]
+    reason = message or "its agent was not heard of any more"
+    await _finish(
+        db,
+        [
+            {
+                "work_id": str(work_id),
+                "outcome": "cancelled",
+                "ended_as": ended_as,
+                "message": f"cancelled; {reason}",
+            }
+            for work_id in cancelled
+        ],
+        actor=actor,
+    )
+    others = [row["id"] for row in held if not row["cancel_requested"]]
+    if not others:
+        return GivenBack(outcomes=["cancelled" for _ in cancelled])
+    rows = await fetch_all(
+        db,
+        "give_back_work",
+        work_ids=others,
+        ended_as=ended_as,
+        delay=delay,
+        actor=actor,
+        retries=None,
+        message=message,
+    )
+    return GivenBack(
+        lanes=[row["selector_id"] for row in rows if row["is_due"]],
+        outcomes=["cancelled" for _ in cancelled],
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Refusal:
-    work_id: UUID
-    state: str | None
-    answer: dict[str, Any] | None
-    is_visible: bool
-
-    @property
-    def error(self) -> WorkNotFound | ClaimLost:
-        """Return the error for a report that was refused."""
-        if self.is_visible and self.state is not None:
-            return ClaimLost(self.work_id, self.state)
-        return WorkNotFound(self.work_id)
-
-
-async def _explain(
-    db: Connection, work_id: UUID, *, agent_id: UUID, claim_id: UUID | None = None
-) -> _Refusal:
-    row = await fetch_one(
-        db, "explain_refusal", work_id=work_id, agent_id=agent_id, claim_id=claim_id
+async def _finish(
+    db: Connection,
+    reports: Sequence[dict[str, Any]],
+    *,
+    actor: str,
+    kind: str = "",
+    agent_id: UUID | None = None,
+) -> dict[UUID, dict[str, Any]]:
+    """Move Works to the execution log; return what is said of each that was moved."""
+    if not reports:
+        return {}
+    rows = await fetch_all(
+        db, "finish_work", reports=reports, actor=actor, kind=kind, agent_id=agent_id
     )
-    assert row is not None
-    return _Refusal(
-        work_id=work_id,
-        state=row["state"],
-        answer=row["answer"],
-        is_visible=row["is_visible"],
-    )
+    return {row["id"]: row["answer"] for row in rows}

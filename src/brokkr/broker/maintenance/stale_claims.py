@@ -12,6 +12,7 @@ import structlog
 
 from brokkr.broker.db import work_queue
 from brokkr.broker.db.pool import Pool, transaction
+from brokkr.broker.dispatch import Dispatcher
 from brokkr.broker.metrics import Metrics
 
 _BATCH = 500
@@ -22,7 +23,12 @@ _log = structlog.get_logger()
 
 
 async def release_stale_claims(
-    pool: Pool, *, interval: timedelta, max_lost_claims: int, metrics: Metrics
+    pool: Pool,
+    *,
+    interval: timedelta,
+    max_lost_claims: int,
+    metrics: Metrics,
+    dispatcher: Dispatcher,
 ) -> None:
     """Release all that are stale, in batches, unless another replica is doing it."""
     while True:
@@ -30,10 +36,11 @@ async def release_stale_claims(
             if not await work_queue.lock_sweep(db):
                 return
             await work_queue.extend_leases(db, longest_pause=_PAUSES * interval)
-            lost = await work_queue.release_stale_claims(
+            lost, lanes = await work_queue.release_stale_claims(
                 db, max_lost_claims=max_lost_claims, limit=_BATCH
             )
             await work_queue.mark_swept(db)
+        dispatcher.announce(lanes)
         for claim in lost:
             metrics.lost_claims.inc()
             if claim.outcome is not None:

@@ -5,12 +5,12 @@ from uuid import uuid4
 
 import pytest
 
-from brokkr.broker.db import work_queue
+from brokkr.broker.db import claims
+from brokkr.broker.db.claims import ClaimedWork
 from brokkr.broker.db.pool import transaction
-from brokkr.broker.db.work_queue import ClaimedWork
 from brokkr.wire.bodies import AgentBody, WorkState
 from brokkr.work.errors import ClaimLost, WorkFinished, WorkNotClaimable, WorkNotFound
-from support.queue import Queue
+from support.queue import Queue, holder
 from support.signals import eventually
 
 # -- claiming --------------------------------------------------------------------------
@@ -98,7 +98,7 @@ async def test_a_claim_does_not_wait_for_work_that_another_is_taking(queue: Queu
     first, second = await queue.submit(), await queue.submit()
 
     async with transaction(queue.pool) as db:
-        [slow_claim] = await work_queue.claim_some_work(db, agent_id=slow.id)
+        [slow_claim] = await claims.claim_some_work(db, by=holder(slow))
         async with asyncio.timeout(5):
             [quick_claim] = await queue.claim_some(quick)
 
@@ -135,7 +135,7 @@ async def test_a_repeat_that_overtakes_its_request_waits_for_it(queue: Queue) ->
         return found
 
     async with transaction(queue.pool) as db:
-        original = await work_queue.claim_some_work(db, agent_id=agent.id, request_id=request_id)
+        original = await claims.claim_some_work(db, by=holder(agent), request_id=request_id)
         repeat = asyncio.create_task(queue.claim_some(agent, request_id=request_id))
         await eventually(is_waiting)
 
@@ -221,9 +221,9 @@ async def test_the_last_lost_claim_puts_a_work_into_quarantine(queue: Queue) -> 
     work = await queue.look(work_id)
     assert (work.status, work.success, work.lost_claims) == (WorkState.QUARANTINED, False, 2)
     assert work.result is not None
-    evidence = work.result["lost_claims"]
+    evidence = work.result["claims"]
     assert [each["agent"] for each in evidence] == ["lossy", "lossy"]
-    assert all(each["lost_at"] for each in evidence)
+    assert [each["ended_as"] for each in evidence] == ["lease_lost", "lease_lost"]
     with pytest.raises(ClaimLost, match="QUARANTINED"):
         await queue.complete(last, by=agent)
 

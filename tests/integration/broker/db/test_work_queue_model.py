@@ -18,8 +18,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from brokkr.broker.db.claims import ClaimedWork
 from brokkr.broker.db.pool import open_pool
-from brokkr.broker.db.work_queue import ClaimedWork
 from brokkr.wire.bodies import AgentBody, WorkBody, WorkState
 from brokkr.work.errors import ClaimLost, WorkFinished, WorkNotClaimable
 from support.queue import Queue

@@ -8,21 +8,34 @@ WITH claimed AS (
            claimed_by = :agent_id,
            claimed_at = now(),
            lease_expires_at = now() + make_interval(secs => work.claim_timeout_seconds),
+           lease_check_at = now() + make_interval(secs => work.claim_timeout_seconds),
            claim_id = gen_random_uuid(),
            round = work.round + 1,
-           progress = NULL
+           progress = NULL,
+           events = work.events + 1
      WHERE work.id = :work_id
        AND work.status = 'PENDING'
+       AND work.is_due
+       AND (work.start_deadline IS NULL OR work.round > 0 OR work.start_deadline > now())
        AND EXISTS (
            SELECT FROM agent_selectors AS mine
-            WHERE mine.agent_id = :agent_id AND mine.selector_id = work.selector_id
+             JOIN agents AS me ON me.id = mine.agent_id
+            WHERE mine.agent_id = :agent_id
+              AND mine.selector_id = work.selector_id
+              AND me.drained_at IS NULL
        )
     RETURNING work.*
 ), recorded AS (
     INSERT INTO work_claims (claim_id, work_id, agent_id, round, request_id, claimed_at)
     SELECT claim_id, id, claimed_by, round, :request_id::uuid, claimed_at FROM claimed
+), told AS (
+    INSERT INTO work_events (work_id, number, kind, actor, detail)
+    SELECT id, events, 'claimed', :actor::text,
+           jsonb_build_object('claim_id', claim_id, 'round', round)
+      FROM claimed
 )
-SELECT id, claim_id, round, work_type, crd_spec,
+SELECT id, claim_id, round, work_type, crd_spec, traceparent,
        claim_timeout_seconds::float AS lease_seconds,
-       cancel_requested_at IS NOT NULL AS cancel_requested
+       cancel_requested_at IS NOT NULL AS cancel_requested,
+       extract(epoch FROM now() - pending_since)::float AS waited_seconds
   FROM claimed

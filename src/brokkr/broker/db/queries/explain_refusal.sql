@@ -7,4 +7,5 @@ SELECT (SELECT status FROM works WHERE id = :work_id) AS state,
          WHERE claim_id = :claim_id AND work_id = :work_id AND agent_id = :agent_id) AS answer,
        EXISTS (SELECT FROM work_targets WHERE work_id = :work_id AND agent_id = :agent_id)
        OR EXISTS (SELECT FROM work_claims WHERE work_id = :work_id AND agent_id = :agent_id)
-           AS is_visible
+           AS is_visible,
+       EXISTS (SELECT FROM agents WHERE id = :agent_id AND drained_at IS NOT NULL) AS is_drained

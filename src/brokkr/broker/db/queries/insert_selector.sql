@@ -1,5 +1,5 @@
 -- Store a target once; nothing is returned if another submission was faster.
-INSERT INTO selectors (digest, targets)
-VALUES (:digest, :targets)
-    ON CONFLICT (digest) DO NOTHING
+INSERT INTO selectors (digest, work_type, targets)
+VALUES (:digest, :work_type, :targets)
+    ON CONFLICT (digest, work_type, excluded) DO NOTHING
 RETURNING id

@@ -1,13 +1,32 @@
--- Queue a Work, and tell the brokers that its lane has one more.
+-- Queue Works, in the order in which they are given, each with its first event.
 --
--- The notification leaves when the transaction commits, so whoever is woken finds the row.
--- It names the Work because PostgreSQL drops equal notifications of one transaction.
-WITH submitted AS (
+-- A start deadline counts from when a Work may start, so a delayed one is not over before.
+WITH given AS (
+    SELECT work.*, greatest(now(), work.not_before) AS starts_at
+      FROM ROWS FROM (
+               jsonb_to_recordset(:works::jsonb) AS (
+                   id uuid, work_type text, crd_spec text, selector_id bigint, priority int,
+                   max_retries int, max_handoffs int, claim_timeout_seconds int,
+                   not_before timestamptz, start_within_seconds int, labels jsonb,
+                   idempotency_key text)
+           ) WITH ORDINALITY AS work (
+               id, work_type, crd_spec, selector_id, priority, max_retries, max_handoffs,
+               claim_timeout_seconds, not_before, start_within_seconds, labels,
+               idempotency_key, place)
+), submitted AS (
     INSERT INTO work_queue
-        (id, work_type, crd_spec, selector_id, priority, max_retries, claim_timeout_seconds)
-    VALUES
-        (:id, :work_type, :crd_spec, :selector_id, :priority, :max_retries,
-         :claim_timeout_seconds)
-    RETURNING id, selector_id, work_type
+        (id, work_type, crd_spec, selector_id, priority, max_retries, max_handoffs,
+         claim_timeout_seconds, not_before, is_due, pending_since, start_deadline, labels,
+         idempotency_key, generator_id, traceparent, events)
+    SELECT id, work_type, crd_spec, selector_id, priority, max_retries, max_handoffs,
+           claim_timeout_seconds, not_before, starts_at = now(), starts_at,
+           starts_at + make_interval(secs => start_within_seconds), labels,
+           idempotency_key, :generator_id::uuid, :traceparent::text, 1
+      FROM given
+     ORDER BY place
+    RETURNING id, selector_id, is_due
+), told AS (
+    INSERT INTO work_events (work_id, number, kind, actor, detail)
+    SELECT id, 1, 'submitted', :actor, '{}' FROM submitted
 )
-SELECT pg_notify('brokkr', concat_ws(' ', 'work', selector_id, work_type, id)) FROM submitted
+SELECT id, selector_id, is_due FROM submitted

@@ -2,16 +2,21 @@
 --
 -- One index range for each of the agent's lanes; each is read no deeper than the limit.
 SELECT lane.id, lane.work_type, lane.priority, lane.created_at
-  FROM agent_selectors AS mine
+  FROM agents AS me
+  JOIN agent_selectors AS mine ON mine.agent_id = me.id
+  JOIN selectors AS selector ON selector.id = mine.selector_id
  CROSS JOIN LATERAL (
        SELECT work.id, work.work_type, work.priority, work.created_at, work.seq
          FROM work_queue AS work
         WHERE work.selector_id = mine.selector_id
           AND work.status = 'PENDING'
-          AND (:types::text[] IS NULL OR work.work_type = ANY (:types::text[]))
+          AND work.is_due
+          AND (work.start_deadline IS NULL OR work.round > 0 OR work.start_deadline > now())
         ORDER BY work.priority DESC, work.seq
         LIMIT :limit
        ) AS lane
- WHERE mine.agent_id = :agent_id
+ WHERE me.id = :agent_id
+   AND me.drained_at IS NULL
+   AND (:types::text[] IS NULL OR selector.work_type = ANY (:types::text[]))
  ORDER BY lane.priority DESC, lane.seq
  LIMIT :limit

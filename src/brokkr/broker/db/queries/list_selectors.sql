@@ -1,2 +1,2 @@
--- All distinct targets.
-SELECT id, targets FROM selectors
+-- All distinct targets, whole ones; who is in the others follows from these.
+SELECT id, targets FROM selectors WHERE excluded = '{}'

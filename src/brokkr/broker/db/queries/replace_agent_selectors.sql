@@ -1,11 +1,12 @@
--- The selectors that select an agent now; wakes the agent if there are new ones.
+-- The selectors of whole targets that select an agent now.
 WITH gone AS (
-    DELETE FROM agent_selectors
-     WHERE agent_id = :agent_id AND NOT selector_id = ANY (:selector_ids::bigint[])
-), gained AS (
-    INSERT INTO agent_selectors (agent_id, selector_id)
-    SELECT :agent_id::uuid, unnest(:selector_ids::bigint[])
-        ON CONFLICT DO NOTHING
-    RETURNING agent_id
+    DELETE FROM agent_selectors AS stored
+     USING selectors AS selector
+     WHERE stored.agent_id = :agent_id
+       AND selector.id = stored.selector_id
+       AND selector.excluded = '{}'
+       AND NOT stored.selector_id = ANY (:selector_ids::bigint[])
 )
-SELECT pg_notify('brokkr', concat_ws(' ', 'agent', agent_id)) FROM gained LIMIT 1
+INSERT INTO agent_selectors (agent_id, selector_id)
+SELECT :agent_id::uuid, unnest(:selector_ids::bigint[])
+    ON CONFLICT DO NOTHING

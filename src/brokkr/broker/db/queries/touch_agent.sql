@@ -10,7 +10,9 @@ WITH introduced AS (
 )
 UPDATE agents AS agent
    SET last_seen_at = now(),
-       incarnation = coalesce((SELECT incarnation FROM introduced), agent.incarnation)
+       incarnation = coalesce((SELECT incarnation FROM introduced), agent.incarnation),
+       capacity = coalesce(:capacity::jsonb, agent.capacity),
+       capabilities = coalesce(:capabilities::jsonb, agent.capabilities)
  WHERE agent.id = :agent_id
    AND agent.deleted_at IS NULL
 RETURNING agent.incarnation = :incarnation AS is_current,

@@ -1,0 +1,226 @@
+"""Claims: what agents ask for, hold, and report on."""
+
+import asyncio
+import json
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from http import HTTPStatus
+from typing import Annotated, Any, TypeVar
+from uuid import UUID
+
+from fastapi import Query, Request
+from pydantic import ValidationError
+
+from brokkr.broker.api.auth import AnAgent, CallingAgent
+from brokkr.broker.api.problems import item_problem, refused_item
+from brokkr.broker.api.state import Broker, TheBroker
+from brokkr.broker.api.work import Limit
+from brokkr.broker.db import claims, work_queue
+from brokkr.broker.db.claims import ClaimedWork
+from brokkr.broker.db.pool import transaction
+from brokkr.broker.db.work_queue import Completed, HandOffPolicy
+from brokkr.wire.bodies import (
+    MAX_RESULT_BYTES,
+    MAX_WAIT_SECONDS,
+    BatchAnswer,
+    BatchItem,
+    ClaimBody,
+    ClaimOne,
+    Claims,
+    ClaimSome,
+    CompleteBatch,
+    CompleteOne,
+    CompleteWork,
+    PendingPage,
+    PendingWork,
+    ReportProgress,
+    WorkBody,
+)
+from brokkr.wire.custom_resource import render_claimed
+from brokkr.work.errors import BrokkrError, ClaimLost, InvalidInput, InvalidWork, WorkNotFound
+from brokkr.work.model import Claim
+
+Found = TypeVar("Found")
+
+
+async def list_pending_work(
+    *,
+    request: Request,
+    broker: TheBroker,
+    agent: AnAgent,
+    ref: str,
+    type: Annotated[list[str] | None, Query()] = None,
+    limit: Limit = 20,
+    wait: Annotated[float, Query(ge=0, le=MAX_WAIT_SECONDS)] = 0,
+) -> PendingPage:
+    """List what this agent could claim: highest priority first, then oldest."""
+    agent.check_is(ref)
+
+    async def look() -> list[PendingWork]:
+        async with transaction(broker.pool) as db:
+            return await claims.list_pending_work(db, agent_id=agent.id, types=type, limit=limit)
+
+    return PendingPage(
+        items=await _wait_for(
+            look, broker=broker, agent=agent, types=type, wait=wait, request=request
+        )
+    )
+
+
+async def claim_work(broker: TheBroker, agent: AnAgent, work_id: UUID, body: ClaimOne) -> ClaimBody:
+    """Claim one Work: of any number of agents, one gets it."""
+    async with transaction(broker.pool) as db:
+        claimed = await claims.claim_work(db, work_id, by=agent, request_id=body.request_id)
+    broker.metrics.count_claims([claimed])
+    return claim_body(claimed, agent, broker)
+
+
+async def claim_some_work(
+    request: Request, broker: TheBroker, agent: AnAgent, ref: str, body: ClaimSome
+) -> Claims:
+    """Claim the first few Works for this agent, and wait for some if there is none."""
+    agent.check_is(ref)
+
+    async def look() -> list[ClaimedWork]:
+        async with transaction(broker.pool) as db:
+            return await claims.claim_some_work(
+                db,
+                by=agent,
+                types=body.types,
+                limit=body.max,
+                request_id=body.request_id,
+            )
+
+    claimed = await _wait_for(
+        look, broker=broker, agent=agent, types=body.types, wait=body.wait, request=request
+    )
+    broker.metrics.count_claims(claimed)
+    return Claims(claims=[claim_body(each, agent, broker) for each in claimed])
+
+
+async def report_progress(
+    broker: TheBroker, agent: AnAgent, work_id: UUID, body: ReportProgress
+) -> None:
+    """Say how a Work is going; this renews its lease."""
+    async with transaction(broker.pool) as db:
+        await claims.report_progress(db, work_id, body, by=agent)
+
+
+async def complete_work(
+    broker: TheBroker, agent: AnAgent, work_id: UUID, body: CompleteWork
+) -> WorkBody:
+    """Report how a Work ended; a repeat gets the first answer again."""
+    report = CompleteOne(work_id=work_id, **body.model_dump(exclude_unset=True))
+    _check_result(report)
+    [answer] = await _complete(broker, agent, [report])
+    if isinstance(answer, BrokkrError):
+        raise answer
+    return answer.work
+
+
+async def complete_some_work(
+    broker: TheBroker, agent: AnAgent, ref: str, body: CompleteBatch
+) -> BatchAnswer:
+    """Report how several Works ended; each report is answered by itself."""
+    agent.check_is(ref)
+    read = [_report_of(each, field=f"items[{index}]") for index, each in enumerate(body.items)]
+    good = [each for each in read if isinstance(each, CompleteOne)]
+    answers = iter(await _complete(broker, agent, good))
+    results = [each if isinstance(each, InvalidInput) else next(answers) for each in read]
+    return BatchAnswer(
+        items=[
+            BatchItem(status=HTTPStatus.OK, work=each.work)
+            if isinstance(each, Completed)
+            else refused_item(each)
+            for each in results
+        ]
+    )
+
+
+def claim_body(claimed: ClaimedWork, agent: CallingAgent, broker: Broker) -> ClaimBody:
+    """Render a claim as its holder gets it."""
+    claim = Claim(
+        work_id=claimed.work_id,
+        claim_id=claimed.claim_id,
+        round=claimed.round,
+        agent_id=agent.id,
+        broker=str(broker.id),
+    )
+    return ClaimBody(
+        id=claimed.work_id,
+        claim_id=claimed.claim_id,
+        round=claimed.round,
+        work_type=claimed.work_type,
+        broker=str(broker.id),
+        lease_seconds=claimed.lease / timedelta(seconds=1),
+        cancel_requested=claimed.cancel_requested,
+        resource=render_claimed(claimed.spec, claim),
+    )
+
+
+def _report_of(item: dict[str, Any], *, field: str) -> CompleteOne | InvalidInput:
+    try:
+        report = CompleteOne.model_validate(item)
+        _check_result(report)
+    except (ValidationError, InvalidInput) as error:
+        return item_problem(error, field=field)
+    return report
+
+
+def _check_result(report: CompleteOne) -> None:
+    """Refuse a result that is not one: its agent's word is stored for as long as the log."""
+    if len(json.dumps(report.result)) > MAX_RESULT_BYTES:
+        raise InvalidWork("result", f"is larger than {MAX_RESULT_BYTES} bytes")
+
+
+async def _complete(
+    broker: Broker, agent: CallingAgent, reports: Sequence[CompleteOne]
+) -> list[Completed | WorkNotFound | ClaimLost]:
+    settings = broker.settings
+    policy = HandOffPolicy(
+        base=timedelta(seconds=settings.handoff_base_delay_seconds),
+        cap=timedelta(seconds=settings.handoff_max_delay_seconds),
+    )
+    async with transaction(broker.pool) as db:
+        answers = await work_queue.complete_work(db, reports, by=agent, policy=policy)
+    done = [each for each in answers if isinstance(each, Completed)]
+    broker.metrics.count_outcomes(each.outcome for each in done if each.outcome)
+    broker.dispatcher.announce(lane for each in done for lane in each.lanes)
+    return answers
+
+
+async def _wait_for(
+    look: Callable[[], Awaitable[list[Found]]],
+    *,
+    broker: Broker,
+    agent: CallingAgent,
+    types: Sequence[str] | None,
+    wait: float,
+    request: Request,
+) -> list[Found]:
+    """Look for Work, and again whenever there is some, until the wait is over."""
+    if wait == 0:
+        return await look()
+    loop = asyncio.get_running_loop()
+    # Polls that were opened together must not all end together.
+    deadline = loop.time() + wait * random.uniform(0.8, 1)  # noqa: S311
+    with broker.dispatcher.waiter(agent.id, types=types) as waiter:
+        gone = asyncio.create_task(_disconnect(request))
+        gone.add_done_callback(lambda _: waiter.leave())
+        try:
+            while not (found := await look()):
+                if not await waiter.is_woken(within=deadline - loop.time()):
+                    break
+        finally:
+            gone.cancel()
+            with suppress(asyncio.CancelledError):
+                await gone
+    return found
+
+
+async def _disconnect(request: Request) -> None:
+    """Return when the client has closed its connection; its body has been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

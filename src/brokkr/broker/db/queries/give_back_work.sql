@@ -1,0 +1,37 @@
+-- Make Works PENDING again; the caller has locked their rows and decided why.
+--
+-- After a lost lease `claim_id` stays, so that the holder may revive the claim until somebody
+-- else has taken the Work; otherwise it is cleared and the claim is over for good.
+WITH ended AS (
+    UPDATE work_claims AS claim
+       SET ended_at = now(), ended_as = :ended_as::text,
+           retries = :retries::int, message = :message::text
+      FROM work_queue AS work
+     WHERE work.id = ANY (:work_ids::uuid[])
+       AND claim.claim_id = work.claim_id
+), pending AS (
+    UPDATE work_queue AS work
+       SET status = 'PENDING',
+           claimed_by = NULL,
+           claimed_at = NULL,
+           lease_expires_at = NULL,
+           lease_check_at = NULL,
+           claim_id = CASE WHEN :ended_as::text = 'lease_lost' THEN work.claim_id END,
+           lost_claims = work.lost_claims + (:ended_as::text = 'lease_lost')::int,
+           handoffs = work.handoffs + (:ended_as::text = 'handed_off')::int,
+           not_before = now() + nullif(:delay::interval, '0'),
+           is_due = :delay::interval <= '0',
+           pending_since = now() + :delay::interval,
+           events = work.events + 1
+      FROM (SELECT id, claim_id, round FROM work_queue
+             WHERE id = ANY (:work_ids::uuid[])) AS before
+     WHERE work.id = before.id
+    RETURNING work.id, work.selector_id, work.is_due, work.events, before.claim_id, before.round
+), told AS (
+    INSERT INTO work_events (work_id, number, kind, actor, detail)
+    SELECT id, events, :ended_as::text, :actor::text, jsonb_strip_nulls(jsonb_build_object(
+               'claim_id', claim_id, 'round', round, 'message', :message::text,
+               'retries', :retries::int))
+      FROM pending
+)
+SELECT id, selector_id, is_due FROM pending

@@ -1,0 +1,42 @@
+-- Who is in the lanes of what some agents have tried: the others of the whole target, if any
+-- of them can work (not drained, and heard of lately); else all of the whole target.
+--
+-- Asked when such a lane is made, when an agent changes, and every so often, because being
+-- heard of changes by itself.  The caller holds the selectors' lock.  Returns the agents
+-- for whom something has changed.
+WITH candidate AS (
+    SELECT narrow.id AS selector_id, whole_member.agent_id,
+           whole_member.agent_id <> ALL (narrow.excluded)
+               AND agent.drained_at IS NULL
+               AND agent.last_seen_at > now() - interval '2 minutes' AS is_preferred
+      FROM selectors AS narrow
+      JOIN selectors AS whole
+        ON whole.digest = narrow.digest
+       AND whole.work_type = narrow.work_type
+       AND whole.excluded = '{}'
+      JOIN agent_selectors AS whole_member ON whole_member.selector_id = whole.id
+      JOIN agents AS agent ON agent.id = whole_member.agent_id
+     WHERE narrow.excluded <> '{}'
+), preferred AS (
+    SELECT selector_id FROM candidate GROUP BY selector_id HAVING bool_or(is_preferred)
+), member AS (
+    SELECT selector_id, agent_id
+      FROM candidate
+     WHERE is_preferred
+        OR selector_id NOT IN (SELECT selector_id FROM preferred)
+), gone AS (
+    DELETE FROM agent_selectors AS stored
+     USING selectors AS narrow
+     WHERE narrow.id = stored.selector_id
+       AND narrow.excluded <> '{}'
+       AND NOT EXISTS (SELECT FROM member
+                        WHERE member.selector_id = stored.selector_id
+                          AND member.agent_id = stored.agent_id)
+    RETURNING stored.agent_id
+), gained AS (
+    INSERT INTO agent_selectors (agent_id, selector_id)
+    SELECT agent_id, selector_id FROM member
+        ON CONFLICT DO NOTHING
+    RETURNING agent_id
+)
+SELECT agent_id FROM gone UNION SELECT agent_id FROM gained
