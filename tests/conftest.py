@@ -1,14 +1,19 @@
 """Plugins and markers; no fixtures of its own."""
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("thorough", max_examples=5000)  # --hypothesis-profile=thorough
 
 pytest_plugins = ["support.broker", "support.kube", "support.postgres"]
 
 _MARKED_BY_FIXTURE = {"control_plane": "kube", "postgres_server": "postgres"}
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark a test by what it asks for."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark a test by what it asks for, and leave out what is run only when asked for."""
+    if "scale" not in config.option.markexpr:
+        items[:] = [item for item in items if not item.get_closest_marker("scale")]
     for item in items:
         for fixture in getattr(item, "fixturenames", ()):
             if fixture in _MARKED_BY_FIXTURE:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import pytest
 
@@ -12,6 +13,7 @@ from brokkr.broker.app import Server, create_app, listening
 from brokkr.broker.db.keys import create_admin_key
 from brokkr.broker.settings import BrokerSettings
 from brokkr.client import BrokerClient
+from support.signals import eventually
 
 
 @dataclass(frozen=True)
@@ -24,17 +26,24 @@ class ServedApp:
 
 
 @asynccontextmanager
-async def serving(settings: BrokerSettings, database_url: str) -> AsyncIterator[ServedApp]:
-    """Serve a broker on a free port until the block is left."""
+async def serving(
+    settings: BrokerSettings, database_url: str, *, port: int = 0
+) -> AsyncIterator[ServedApp]:
+    """Serve a broker, on a free port unless one is given, until the block is left."""
     app = create_app(settings, database_url=database_url)
-    with listening("127.0.0.1", 0) as listener:
+    with listening("127.0.0.1", port) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         async with app.router.lifespan_context(app):
             server = Server(app)
             task = asyncio.create_task(server.serve(sockets=[listener]))
+            await eventually(partial(_is_ready, app.state.broker))
             yield ServedApp(url, app.state.broker, server)
             server.should_exit = True
             await task
+
+
+async def _is_ready(parts: Broker) -> bool:
+    return parts.database is not None
 
 
 @dataclass(frozen=True)

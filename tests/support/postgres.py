@@ -6,6 +6,7 @@ some ten milliseconds.  This server alone trades durability for speed.
 """
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
 
@@ -34,10 +35,17 @@ async def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIter
 @pytest.fixture
 async def database_url(postgres_server: str) -> AsyncIterator[str]:
     """The URL of a fresh, migrated database."""
+    async with fresh_database(postgres_server) as url:
+        yield url
+
+
+@asynccontextmanager
+async def fresh_database(server: str) -> AsyncIterator[str]:
+    """Make a migrated database on a server, and drop it in the end."""
     name = f"test_{next(_numbers)}"
-    await _execute(postgres_server, f"CREATE DATABASE {name} TEMPLATE template")
-    yield _database(postgres_server, name)
-    await _execute(postgres_server, f"DROP DATABASE {name} WITH (FORCE)")
+    await _execute(server, f"CREATE DATABASE {name} TEMPLATE template")
+    yield _database(server, name)
+    await _execute(server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 from brokkr.broker.db import agents, claims, execution_log, submissions, work_queue
 from brokkr.broker.db.claims import ClaimedWork, Holder
 from brokkr.broker.db.pool import Pool, transaction
-from brokkr.broker.db.submissions import Submission, Submitted, Submitter
+from brokkr.broker.db.submissions import Refused, Submission, Submitted, Submitter
 from brokkr.broker.db.work_queue import Completed, GivenBack, HandOffPolicy, LostClaim
 from brokkr.wire.bodies import (
     AgentBody,
@@ -24,9 +24,28 @@ from brokkr.wire.bodies import (
     SubmitWork,
     WorkBody,
 )
+from brokkr.work.errors import ClaimLost, WorkNotFound
 from support.factories import a_build_template
 
 _numbers = count(1)
+
+
+def a_submission(target: Any = None, **fields: Any) -> Submission:
+    """Return what is asked for with a Work, for all agents unless a target says otherwise."""
+    template = a_build_template()
+    body = SubmitWork(
+        work_type="build",
+        template=template,
+        target=target or {"match_labels": {"any": "yes"}},
+        **fields,
+    )
+    return Submission(body=body, template=template)
+
+
+def a_report(claim: ClaimedWork, **report: Any) -> CompleteOne:
+    """Return what is said of a Work at its end: that it succeeded, unless it is given."""
+    fields = {"success": True, "message": "done"} | report
+    return CompleteOne(work_id=claim.work_id, claim_id=claim.claim_id, **fields)
 
 
 def holder(agent: AgentBody) -> Holder:
@@ -41,10 +60,14 @@ class Queue:
         self.policy = HandOffPolicy(base=timedelta())
         self.max_lost_claims = max_lost_claims
 
-    async def an_agent(self, name: str | None = None, **labels: str) -> AgentBody:
+    async def an_agent(
+        self, name: str | None = None, *, annotations: dict[str, str] | None = None, **labels: str
+    ) -> AgentBody:
         """Register an agent; every agent of a test carries ``any: "yes"``."""
         body = RegisterAgent(
-            name=name or f"agent-{next(_numbers)}", labels={"any": "yes", **labels}
+            name=name or f"agent-{next(_numbers)}",
+            labels={"any": "yes", **labels},
+            annotations=annotations or {},
         )
         async with transaction(self.pool) as db:
             return await agents.register_agent(db, body)
@@ -53,9 +76,10 @@ class Queue:
         async with transaction(self.pool) as db:
             await agents.relabel_agent(db, str(agent.id), RelabelAgent(labels=labels))
 
-    async def delete_agent(self, agent: AgentBody) -> None:
+    async def delete_agent(self, agent: AgentBody) -> GivenBack:
         async with transaction(self.pool) as db:
-            await agents.delete_agent(db, str(agent.id), actor="admin:test")
+            given, _ = await agents.delete_agent(db, str(agent.id), actor="admin:test")
+        return given
 
     async def drain(self, agent: AgentBody, *, is_drained: bool = True) -> None:
         async with transaction(self.pool) as db:
@@ -69,16 +93,18 @@ class Queue:
 
     async def submit(self, target: Any = None, **fields: Any) -> UUID:
         """Submit a Work, for all agents unless a target says otherwise."""
-        target = target or {"match_labels": {"any": "yes"}}
-        template = a_build_template()
-        body = SubmitWork(work_type="build", template=template, target=target, **fields)
-        submission = Submission(body=body, template=template)
-        async with transaction(self.pool) as db:
-            [submitted] = await submissions.submit_work(
-                db, [submission], by=Submitter(actor="admin:test")
-            )
+        [submitted] = await self.submit_all(a_submission(target, **fields))
         assert isinstance(submitted, Submitted), submitted
         return submitted.work_id
+
+    async def submit_all(
+        self, *several: Submission, by: Submitter | None = None
+    ) -> list[Submitted | Refused]:
+        """Submit Works with one request."""
+        async with transaction(self.pool) as db:
+            return await submissions.submit_work(
+                db, several, by=by or Submitter(actor="admin:test")
+            )
 
     async def pending(self, agent: AgentBody, limit: int = 100) -> list[PendingWork]:
         async with transaction(self.pool) as db:
@@ -106,26 +132,38 @@ class Queue:
         async with transaction(self.pool) as db:
             return await claims.renew_claims(db, [each.claim_id for each in held], by=holder(by))
 
-    async def progress(self, claim: ClaimedWork, by: AgentBody) -> None:
-        body = ReportProgress(claim_id=claim.claim_id, phase="Running", attempt=1)
+    async def progress(self, claim: ClaimedWork, by: AgentBody, **fields: Any) -> None:
+        body = ReportProgress(
+            claim_id=claim.claim_id, **{"phase": "Running", "attempt": 1} | fields
+        )
         async with transaction(self.pool) as db:
             await claims.report_progress(db, claim.work_id, body, by=holder(by))
 
     async def complete(self, claim: ClaimedWork, by: AgentBody, **report: Any) -> WorkBody:
-        fields = {"success": True, "message": "done"} | report
-        body = CompleteOne(work_id=claim.work_id, claim_id=claim.claim_id, **fields)
-        async with transaction(self.pool) as db:
-            [answer] = await work_queue.complete_work(db, [body], by=holder(by), policy=self.policy)
+        [answer] = await self.complete_all(a_report(claim, **report), by=by)
         if isinstance(answer, Completed):
             return answer.work
         raise answer
+
+    async def complete_all(
+        self, *reports: CompleteOne, by: AgentBody
+    ) -> list[Completed | WorkNotFound | ClaimLost]:
+        """Report on several Works with one request."""
+        async with transaction(self.pool) as db:
+            return await work_queue.complete_work(db, reports, by=holder(by), policy=self.policy)
+
+    async def hand_on(self, claim: ClaimedWork, by: AgentBody, **report: Any) -> WorkBody:
+        """Report a failure that another agent might not have."""
+        return await self.complete(claim, by=by, success=False, retryable=True, **report)
 
     async def cancel(self, work_id: UUID) -> bool:
         async with transaction(self.pool) as db:
             return await work_queue.cancel_work(db, work_id, actor="admin:test")
 
-    async def release(self, claim: ClaimedWork, by: AgentBody, reason: str = "") -> GivenBack:
-        body = ReleaseWork(claim_id=claim.claim_id, reason=reason)
+    async def release(
+        self, claim: ClaimedWork, by: AgentBody, reason: str = "", delay_seconds: float = 0
+    ) -> GivenBack:
+        body = ReleaseWork(claim_id=claim.claim_id, reason=reason, delay_seconds=delay_seconds)
         async with transaction(self.pool) as db:
             return await work_queue.release_work(
                 db, claim.work_id, body, actor=holder(by).actor, by=holder(by)
@@ -145,6 +183,20 @@ class Queue:
         async with transaction(self.pool) as db:
             await work_queue.enter_lanes(db, limit=100)
             return await work_queue.expire_work(db, limit=100)
+
+    async def later(self, by: timedelta) -> None:
+        """Let so much time pass: all that the database remembers is so much longer ago."""
+        columns = await self.pool.fetch(
+            "SELECT table_name,"
+            "  string_agg(format('%1$I = %1$I - $1::interval', column_name), ', ') AS shift"
+            "  FROM information_schema.columns JOIN information_schema.tables"
+            " USING (table_schema, table_name)"
+            " WHERE table_schema = 'public' AND table_type = 'BASE TABLE'"
+            "   AND data_type = 'timestamp with time zone' GROUP BY table_name"
+        )
+        async with transaction(self.pool) as db:
+            for row in columns:
+                await db.execute(f"UPDATE {row['table_name']} SET {row['shift']}", by)
 
     async def lapse(self, *held: ClaimedWork) -> None:
         """Let the leases of these claims run out."""
@@ -174,6 +226,32 @@ class Queue:
     async def look(self, work_id: UUID) -> WorkBody:
         async with transaction(self.pool) as db:
             return await execution_log.get_work(db, work_id)
+
+    async def targets(self, work_id: UUID) -> set[str]:
+        """Return the names of the agents that may claim a Work."""
+        rows = await self.pool.fetch(
+            "SELECT name FROM work_targets JOIN agents ON id = agent_id WHERE work_id = $1", work_id
+        )
+        return {row["name"] for row in rows}
+
+    async def everything(self) -> dict[str, list[Any]]:
+        """Return all that is kept of Works, as one comparable thing."""
+        async with transaction(self.pool) as db:
+            return {
+                table: [
+                    row[0]
+                    for row in await db.fetch(f"SELECT to_jsonb({table}) FROM {table} ORDER BY 1")
+                ]
+                for table in ("work_queue", "work_execution_log", "work_claims", "work_events")
+            }
+
+    async def somebody_waits(self) -> bool:
+        """Say whether a transaction waits for a lock that another one holds."""
+        found: bool = await self.pool.fetchval(
+            "SELECT EXISTS (SELECT FROM pg_stat_activity"
+            " WHERE datname = current_database() AND wait_event_type = 'Lock')"
+        )
+        return found
 
     async def history(self, work_id: UUID) -> list[str | None]:
         """Return how the claims of a Work ended, in their order."""

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
@@ -24,9 +25,11 @@ from brokkr.agent.kube.resources import BUILD_RUNS, BUILDS, NAMESPACES, WORKS
 from brokkr.agent.reporting import Reporting
 from brokkr.agent.settings import AgentSettings, BuildSettings, WorkCrdSettings
 from brokkr.client import BrokerClient
+from brokkr.telemetry import exporting
 from brokkr.wire.bodies import AgentBody
 from brokkr.work.backoff import Backoff
 from brokkr.work.errors import BrokerUnavailable, BrokkrError
+from brokkr.work.trace import Span
 
 log = structlog.get_logger()
 
@@ -55,24 +58,30 @@ async def run(settings: AgentSettings) -> None:
         Unauthenticated: The key opens nothing.
         AgentSuperseded: A newer process of the same agent is at work.
         ClusterNotReady: The namespace or a resource definition is missing.
+        TelemetryUnavailable: Traces are to be exported, and cannot be.
     """
     key = "" if settings.key is None else settings.key.get_secret_value()
-    async with (
-        KubeClient(KubeConfig.load(settings.kubeconfig)) as kube,
-        BrokerClient(settings.broker_url, key) as client,
-    ):
+    async with AsyncExitStack() as opened:
+        exporter = opened.enter_context(exporting("brokkr-agent"))
+        kube = await opened.enter_async_context(KubeClient(KubeConfig.load(settings.kubeconfig)))
+        client = await opened.enter_async_context(BrokerClient(settings.broker_url, key))
         agent = await _until_available(lambda: client.get_agent("self"))
         await _until_available(lambda: _check_cluster(kube, settings.work_crd.namespace))
         log.info("agent started", agent=agent.name, namespace=settings.work_crd.namespace)
         try:
-            await _run(settings, agent, kube, client)
+            export = None if exporter is None else exporter.export
+            await _run(settings, agent, kube, client, export)
         except BaseExceptionGroup as group:
             # The parts run for ever; the first error that gets out of one ends them all.
             raise _first_of(group) from group
 
 
 async def _run(
-    settings: AgentSettings, agent: AgentBody, kube: KubeClient, client: BrokerClient
+    settings: AgentSettings,
+    agent: AgentBody,
+    kube: KubeClient,
+    client: BrokerClient,
+    export: Callable[[Span], None] | None,
 ) -> None:
     crd = settings.work_crd
     kinds = handlers(_build_defaults(crd.build))
@@ -102,7 +111,13 @@ async def _run(
         resync_interval=timedelta(seconds=crd.reconcile_interval_seconds),
     )
     reporting = Reporting(
-        client=client, kube=kube, caches=caches, held=held, clock=_now, workqueue=to_report
+        client=client,
+        kube=kube,
+        caches=caches,
+        held=held,
+        clock=_now,
+        workqueue=to_report,
+        export=export,
     )
     intake = Intake(
         agent=agent,
@@ -186,7 +201,7 @@ async def _until_available(ask: Callable[[], Awaitable[_T]]) -> _T:
         try:
             return await ask()
         except (BrokerUnavailable, KubeUnavailable) as error:
-            log.warning("waiting", error=str(error), seconds=pause)
+            log.warning("server not reached", error=str(error), seconds=pause)
         await asyncio.sleep(pause)
         pause = min(pause * 2, 10.0)
 

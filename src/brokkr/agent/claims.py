@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from brokkr.wire.bodies import ClaimBody
+from brokkr.wire.custom_resource import trace_of
 from brokkr.work.model import Work
 from brokkr.work.names import work_name
+from brokkr.work.trace import TraceContext
 
 
 @dataclass(slots=True)
@@ -33,6 +35,12 @@ class HeldClaim:
     def name(self) -> str:
         """Return the name of the one Work resource that stands for it."""
         return work_name(self.work_id, round=self.round)
+
+    @property
+    def span(self) -> TraceContext | None:
+        """Return the span that is its execution, while that is known from the claim alone."""
+        trace = None if self.unwritten is None else trace_of(self.unwritten.resource)
+        return None if trace is None else trace.child(self.claim_id)
 
 
 class HeldClaims:

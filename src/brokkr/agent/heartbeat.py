@@ -2,7 +2,8 @@
 Keep the claims that are executed here alive, and hear what the broker has to say.
 
 Renews exactly the claims that are listed: those whose Work the controller has looked at
-recently, and those whose Work resource is about to be written.
+recently, and those whose Work resource is about to be written.  With them goes what this
+agent can execute, and how much more of it.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ from brokkr.agent.intake import Intake, complete_without_resource
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.errors import KubeError
 from brokkr.agent.kube.resources import WORKS
+from brokkr.agent.log_fields import about, about_claim
 from brokkr.agent.resources import CANCEL_REQUESTED, CLAIM_LOST, mark_cancelled
 from brokkr.client import BrokerClient
 from brokkr.wire.bodies import AgentBody, Heartbeat, RenewedLease
@@ -97,7 +99,13 @@ class Heart:
         # heartbeat is the first one of a new incarnation.
         incarnation = self._incarnation or uuid4()
         answer = await self._client.heartbeat(
-            self._agent.id, Heartbeat(incarnation=incarnation, claims=sorted(listed))
+            self._agent.id,
+            Heartbeat(
+                incarnation=incarnation,
+                claims=sorted(listed),
+                capacity=self._intake.capacity,
+                capabilities=self._intake.capabilities,
+            ),
         )
         self._incarnation = incarnation
         self._held.broker = answer.broker
@@ -130,9 +138,9 @@ class Heart:
     async def _take_loss(self, work: Work) -> None:
         """Stop what the broker has given to somebody else; its result counts no more."""
         if self._held.is_from_elsewhere(work):
-            log.warning("claim of another broker left alone", work=work.name)
+            log.warning("claim of another broker left alone", **about(work))
             return
-        log.warning("claim lost", work=work.name)
+        log.warning("claim lost", **about(work))
         await mark_cancelled(self._kube, work, CLAIM_LOST)
 
     async def _report_deleted(self) -> None:
@@ -144,10 +152,12 @@ class Heart:
                 and held.name not in self._caches.departed_works
                 and await self._kube.find(WORKS, self._namespace, held.name) is None
             ):
-                log.warning("work resource was deleted", work=held.name)
-                await complete_without_resource(
-                    self._client, held, f"WorkResourceDeleted: somebody deleted {held.name}"
-                )
+                fields = about_claim(held.work_id, round=held.round, span=held.span)
+                with structlog.contextvars.bound_contextvars(**fields):
+                    log.warning("work resource was deleted")
+                    await complete_without_resource(
+                        self._client, held, f"WorkResourceDeleted: somebody deleted {held.name}"
+                    )
                 self._held.drop(held.claim_id)
 
     def _unacknowledged(self) -> Iterator[Work]:

@@ -11,14 +11,23 @@ from uuid import uuid4
 
 import structlog
 
+from brokkr import __version__
 from brokkr.agent.claims import HeldClaim, HeldClaims
 from brokkr.agent.controller.caches import Caches
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.errors import KubeError
+from brokkr.agent.log_fields import about_claim
 from brokkr.agent.resources import create_work
 from brokkr.agent.settings import WorkQueueSettings
 from brokkr.client import BrokerClient
-from brokkr.wire.bodies import AgentBody, ClaimBody, ClaimSome, CompleteWork
+from brokkr.wire.bodies import (
+    AgentBody,
+    Capabilities,
+    Capacity,
+    ClaimBody,
+    ClaimSome,
+    CompleteWork,
+)
 from brokkr.wire.custom_resource import work_from_resource
 from brokkr.work.errors import BrokerUnavailable, BrokkrError, Conflict, InvalidWork, NotFound
 
@@ -71,7 +80,7 @@ class Intake:
             if self._settings.enabled:
                 tasks.create_task(self._claim())
 
-    def take_in(self, claim: ClaimBody) -> None:
+    def take_in(self, claim: ClaimBody) -> HeldClaim:
         """Have the Work resource of a claim written, unless it is there already."""
         held = self._held.confirm(
             claim.id, claim.claim_id, round=claim.round, lease_seconds=claim.lease_seconds
@@ -79,12 +88,25 @@ class Intake:
         if held.unwritten is None:
             held.unwritten = claim
             self._unwritten.put_nowait(held)
+        return held
+
+    @property
+    def capacity(self) -> Capacity:
+        """Return how much is executed at once, and how much more would be claimed now."""
+        most = self._settings.max_concurrent
+        free = max(0, most - self._active()) if self._settings.enabled else 0
+        return Capacity(max_concurrent=most, free=free)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Return what this agent can execute."""
+        return Capabilities(types=self._types, version=__version__)
 
     async def _claim(self) -> None:
         while True:
             self._news.clear()
-            free = self._settings.max_concurrent - self._active()
-            if free <= 0:
+            free = self.capacity.free
+            if free == 0:
                 await self._news.wait()
                 continue
             request = ClaimSome(
@@ -94,8 +116,8 @@ class Intake:
                 request_id=uuid4(),
             )
             for claim in await self._ask(request):
-                log.info("work claimed", work_id=str(claim.id), round=claim.round)
-                self.take_in(claim)
+                held = self.take_in(claim)
+                log.info("work claimed", **about_claim(claim.id, round=claim.round, span=held.span))
 
     async def _ask(self, request: ClaimSome) -> list[ClaimBody]:
         """Repeat one request until it is answered; its id makes that harmless."""
@@ -104,7 +126,7 @@ class Intake:
             try:
                 return list(await self._client.claim_some(self._agent.id, request))
             except BrokkrError as error:
-                log.warning("no claims to be had", error=str(error), seconds=round(pause, 1))
+                log.warning("claims not answered", error=str(error), seconds=round(pause, 1))
             await asyncio.sleep(pause * self._jitter())
             pause = min(pause * 2, self._settings.poll_interval_seconds)
 
@@ -118,7 +140,9 @@ class Intake:
         while True:
             held = await self._unwritten.get()
             if held.unwritten is not None:
-                await self._write(held, held.unwritten)
+                fields = about_claim(held.work_id, round=held.round, span=held.span)
+                with structlog.contextvars.bound_contextvars(**fields):
+                    await self._write(held, held.unwritten)
                 held.unwritten = None
                 self._news.set()
 
@@ -131,7 +155,7 @@ class Intake:
             except InvalidWork as error:
                 await self._refuse(held, error)
             except KubeError as error:
-                log.warning("work resource delayed", work_id=str(claim.id), error=str(error))
+                log.warning("work resource delayed", error=str(error))
                 await asyncio.sleep(pause * self._jitter())
                 pause = min(pause * 2, self._settings.poll_interval_seconds)
                 continue
@@ -139,7 +163,7 @@ class Intake:
 
     async def _refuse(self, held: HeldClaim, error: InvalidWork) -> None:
         """Tell the broker at once: there will never be a resource to report from."""
-        log.warning("work refused", work_id=str(held.work_id), error=str(error))
+        log.warning("work refused", error=str(error))
         await complete_without_resource(self._client, held, f"WorkRefused: {error}")
         self._held.drop(held.claim_id)
 
@@ -150,9 +174,9 @@ async def complete_without_resource(client: BrokerClient, held: HeldClaim, messa
     body = CompleteWork(claim_id=held.claim_id, outcome="failed", message=message[:4096])
     while True:
         try:
-            await client.complete_work(held.work_id, body)
+            await client.complete_work(held.work_id, body, trace=held.span)
         except (Conflict, NotFound) as error:
-            log.warning("completion not taken", work_id=str(held.work_id), error=str(error))
+            log.warning("completion not taken", error=str(error))
         except BrokerUnavailable:
             await asyncio.sleep(pause)
             pause = min(pause * 2, WAIT_SECONDS)

@@ -15,12 +15,15 @@ from brokkr.agent.claims import HeldClaims
 from brokkr.agent.controller.caches import Caches
 from brokkr.agent.controller.workqueue import Workqueue, work_off
 from brokkr.agent.kube.client import KubeClient
+from brokkr.agent.log_fields import about
 from brokkr.agent.resources import CLAIM_LOST, mark_acknowledged, mark_cancelled
+from brokkr.agent.spans import spans_of
 from brokkr.client import BrokerClient
 from brokkr.wire.bodies import CompleteWork, ReportProgress
 from brokkr.wire.custom_resource import render_attempts, work_from_resource
 from brokkr.work.errors import ClaimLost, Conflict, InvalidInput, InvalidWork, NotFound
 from brokkr.work.model import Phase, Work
+from brokkr.work.trace import Span
 
 log = structlog.get_logger()
 
@@ -46,14 +49,21 @@ class Reporting:
         held: HeldClaims,
         clock: Callable[[], datetime],
         workqueue: Workqueue,
+        export: Callable[[Span], None] | None,
     ) -> None:
-        """Put it together; :meth:`run` starts it."""
+        """
+        Put it together; :meth:`run` starts it.
+
+        Args:
+            export: Where the spans of finished Work go, if they go anywhere.
+        """
         self._client = client
         self._kube = kube
         self._caches = caches
         self._held = held
         self._clock = clock
         self._workqueue = workqueue
+        self._export = export
         self._reported: dict[str, ReportProgress] = {}
 
     async def run(self) -> None:
@@ -69,6 +79,7 @@ class Reporting:
             work = work_from_resource(resource)
         except InvalidWork:
             return None  # the controller has said so in the log
+        structlog.contextvars.bind_contextvars(**about(work))
         if work.acknowledged_at is not None:
             return None
         if self._held.is_from_elsewhere(work):
@@ -83,18 +94,21 @@ class Reporting:
         body = _completion(work)
         try:
             try:
-                await self._client.complete_work(work.claim.work_id, body)
+                await self._client.complete_work(work.claim.work_id, body, trace=work.span)
             except InvalidInput as error:
                 # Better a result without its details than none.
-                log.warning("result not taken", work=work.name, error=str(error))
+                log.warning("result not taken", error=str(error))
                 body = body.model_copy(update={"result": {}, "message": body.message[:1024]})
-                await self._client.complete_work(work.claim.work_id, body)
+                await self._client.complete_work(work.claim.work_id, body, trace=work.span)
         except (Conflict, NotFound) as error:
             # This very broker says that the claim is over: there is nobody to report to.
-            log.warning("completion not taken", work=work.name, error=str(error))
+            log.warning("completion not taken", error=str(error))
         else:
-            log.info("work reported", work=work.name, outcome=body.outcome)
+            log.info("work reported", outcome=body.outcome)
         await mark_acknowledged(self._kube, work, self._clock())
+        if self._export is not None:
+            for span in spans_of(work):
+                self._export(span)
         self._held.drop(work.claim.claim_id)
         self._caches.departed_works.pop(work.name, None)
         self._reported.pop(work.name, None)
@@ -111,7 +125,7 @@ class Reporting:
         if self._reported.get(work.name) == body:
             return
         try:
-            await self._client.report_progress(work.claim.work_id, body)
+            await self._client.report_progress(work.claim.work_id, body, trace=work.span)
         except (ClaimLost, NotFound):
             self._held.drop(work.claim.claim_id)
             await mark_cancelled(self._kube, work, CLAIM_LOST)

@@ -12,6 +12,7 @@ from brokkr.wire.custom_resource import (
     ANNOTATION_CANCEL,
     ANNOTATION_CLAIM_ID,
     render_claimed,
+    trace_of,
 )
 from brokkr.work.errors import InvalidWork
 from brokkr.work.model import Claim, Manifest, Work
@@ -42,6 +43,7 @@ async def create_work(
             agent_id=agent_id,
             broker=claim.broker,
         ),
+        trace_of(claim.resource),
     )
     try:
         await kube.create(WORKS, namespace, resource)

@@ -87,8 +87,11 @@ class AgentSettings(_Section):
         default=None,
         description="Which cluster; default: KUBECONFIG, the pod's own cluster, ~/.kube/config.",
     )
-    log_format: Literal["console", "json"] = Field(
-        default="console", description="For people or for a log collector."
+    log_format: Literal["auto", "console", "json"] = Field(
+        default="auto", description="For people, or JSON; `auto`: for people on a terminal."
+    )
+    log_level: Literal["debug", "info", "warning"] = Field(
+        default="info", description="What is less important is not logged."
     )
     work_queue: WorkQueueSettings = WorkQueueSettings()
     work_crd: WorkCrdSettings = WorkCrdSettings()

@@ -5,37 +5,54 @@ The broker, wired: the only place where its parts are made and put together.
 """
 
 import asyncio
+import gc
 import resource
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from functools import partial
+from typing import TYPE_CHECKING
 
 import structlog
 import uvicorn
 from fastapi import FastAPI
 
 from brokkr import __version__
-from brokkr.broker.api.health import MeasureRequests
+from brokkr.broker.api.connection import Connection
 from brokkr.broker.api.problems import answer_with_problems
+from brokkr.broker.api.requests import FollowRequests, telemetry_of
 from brokkr.broker.api.routes import add_routes
-from brokkr.broker.api.state import Broker
+from brokkr.broker.api.state import Broker, Database
+from brokkr.broker.db.keys import keep_admin_key
 from brokkr.broker.db.migrate import migrate
-from brokkr.broker.db.pool import open_pool, transaction
+from brokkr.broker.db.outage import Outage
+from brokkr.broker.db.pool import open_pool, place_of, transaction
 from brokkr.broker.db.work_queue import get_broker_id
 from brokkr.broker.dispatch import Dispatcher
 from brokkr.broker.maintenance.due_work import move_due_work
+from brokkr.broker.maintenance.retention import prune
+from brokkr.broker.maintenance.selectors import SelectorRepair
 from brokkr.broker.maintenance.stale_claims import release_stale_claims
+from brokkr.broker.maintenance.statistics import refresh_statistics
 from brokkr.broker.maintenance.ticker import every
 from brokkr.broker.metrics import Metrics
 from brokkr.broker.settings import BrokerSettings
-from brokkr.work.errors import BrokkrError
+from brokkr.telemetry import exporting
+from brokkr.work.errors import BrokkrError, DatabaseUnavailable
+
+if TYPE_CHECKING:
+    from brokkr.otlp import Exporter
 
 _BACKLOG = 4096
 _GRACE_SECONDS = 4
 _DUE_INTERVAL = timedelta(seconds=0.5)
+_STATISTICS_INTERVAL = timedelta(seconds=2)
+_KEY_USE_INTERVAL = timedelta(minutes=1)
+_REPAIR_INTERVAL = timedelta(seconds=30)
+_RETENTION_INTERVAL = timedelta(minutes=10)
+_RETRY_SECONDS = 1
 
 _log = structlog.get_logger()
 
@@ -52,8 +69,19 @@ class AddressTaken(BrokkrError):
         )
 
 
-def create_app(settings: BrokerSettings, *, database_url: str, pool_size: int = 10) -> FastAPI:
-    """Make the application; it starts to work when its lifespan is entered."""
+def create_app(
+    settings: BrokerSettings,
+    *,
+    database_url: str,
+    pool_size: int = 10,
+    exporter: "Exporter | None" = None,
+) -> FastAPI:
+    """
+    Make the application; it starts to work when its lifespan is entered.
+
+    Args:
+        exporter: Where the spans of requests go, if they are exported.
+    """
     app = FastAPI(
         title="Brokkr",
         version=__version__,
@@ -61,13 +89,14 @@ def create_app(settings: BrokerSettings, *, database_url: str, pool_size: int = 
         openapi_url="/api/v1/openapi.json",
         docs_url=None,
         redoc_url=None,
+        telemetry=telemetry_of(exporter),
         lifespan=partial(
             _lifespan, settings=settings, database_url=database_url, pool_size=pool_size
         ),
     )
     add_routes(app)
     answer_with_problems(app)
-    app.add_middleware(MeasureRequests)
+    app.add_middleware(FollowRequests, exporter=exporter)
     return app
 
 
@@ -75,21 +104,26 @@ async def serve(settings: BrokerSettings, database_url: str, *, pool_size: int =
     """
     Run the broker until SIGINT or SIGTERM; requests that are being served are finished.
 
+    A database that is away is waited for; until it has come, requests are answered 503.
+
     Raises:
         AddressTaken: Somebody else listens there.
-        DatabaseUnavailable: The database does not let us in.
+        MigrationChanged: The database is of another version of the broker.
+        InvalidInput: The database's URL is none, or the configured key is no admin key.
     """
     _raise_file_limit()
+    _collect_rarely()
     with (
         listening(settings.host, settings.port) as listener,
         _signals_only_stop_the_server(),
+        exporting("brokkr-broker") as exporter,
     ):
-        app = create_app(settings, database_url=database_url, pool_size=pool_size)
+        app = create_app(
+            settings, database_url=database_url, pool_size=pool_size, exporter=exporter
+        )
+        host, port = listener.getsockname()[:2]
+        _log.info("broker listens", url=f"http://{host}:{port}", docs=f"http://{host}:{port}/docs")
         async with app.router.lifespan_context(app):
-            host, port = listener.getsockname()[:2]
-            _log.info(
-                "broker ready", url=f"http://{host}:{port}", docs=f"http://{host}:{port}/docs"
-            )
             await Server(app).serve(sockets=[listener])
     _log.info("broker stopped")
 
@@ -102,7 +136,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http="httptools",
+                http=Connection,
                 loop="none",
                 lifespan="off",
                 ws="none",
@@ -114,11 +148,16 @@ class Server(uvicorn.Server):
                 timeout_graceful_shutdown=_GRACE_SECONDS,
             )
         )
-        self._app = app
+        self._broker: Broker = app.state.broker
+
+    async def on_tick(self, counter: int) -> bool:
+        """Say whether to stop: told to from outside, or because the broker itself is over."""
+        return await super().on_tick(counter) or self._broker.stopping.is_set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Stop: no new connections, no more waiting, then the rest is finished."""
-        self._app.state.broker.dispatcher.close()
+        self._broker.stopping.set()
+        self._broker.dispatcher.close()
         await super().shutdown(sockets)
 
 
@@ -126,43 +165,74 @@ class Server(uvicorn.Server):
 async def _lifespan(
     app: FastAPI, *, settings: BrokerSettings, database_url: str, pool_size: int
 ) -> AsyncIterator[None]:
-    applied = await migrate(database_url)
-    if applied:
-        _log.info("database migrated", migrations=applied)
-    async with open_pool(database_url, size=pool_size) as pool:
-        async with transaction(pool) as db:
-            broker_id = await get_broker_id(db)
-        broker = Broker(
-            id=broker_id,
-            pool=pool,
-            dispatcher=Dispatcher(),
-            metrics=Metrics(),
-            settings=settings,
-        )
-        app.state.broker = broker
-        interval = timedelta(seconds=settings.stale_claim_interval_seconds)
-        sweep = partial(
-            release_stale_claims,
-            pool,
-            interval=interval,
-            max_lost_claims=settings.max_lost_claims,
-            metrics=broker.metrics,
-            dispatcher=broker.dispatcher,
-        )
-        move_due = partial(
-            move_due_work, pool, dispatcher=broker.dispatcher, metrics=broker.metrics
-        )
-        background = [
-            asyncio.create_task(broker.dispatcher.run(database_url, pool)),
-            asyncio.create_task(every(interval, sweep, name="release stale claims")),
-            asyncio.create_task(every(_DUE_INTERVAL, move_due, name="move due work")),
-        ]
+    broker = Broker(dispatcher=Dispatcher(), metrics=Metrics(), settings=settings)
+    app.state.broker = broker
+    running = asyncio.create_task(_run(broker, database_url, pool_size=pool_size))
+    running.add_done_callback(lambda _: broker.stopping.set())
+    try:
+        yield
+    finally:
+        broker.stopping.set()
+        await broker.dispatcher.tell_the_rest()
+        running.cancel()
+        await asyncio.wait([running])
+    if not running.cancelled():
+        running.result()  # it never returns, so this raises what ended it
+
+
+async def _run(broker: Broker, database_url: str, *, pool_size: int) -> None:
+    """Do all that needs the database, as soon as it is there, until cancelled."""
+    outage = Outage(
+        reminds=True,
+        database=place_of(database_url),
+        advice="the broker keeps trying; is the server running, and is database.url right?",
+    )
+    while True:
         try:
-            yield
-        finally:
-            for task in background:
-                task.cancel()
-            await asyncio.gather(*background, return_exceptions=True)
+            applied = await migrate(database_url)
+            if applied:
+                _log.info("database migrated", migrations=applied)
+            async with open_pool(database_url, size=pool_size) as pool:
+                async with transaction(pool) as db:
+                    if broker.settings.admin_key is not None:
+                        await keep_admin_key(db, broker.settings.admin_key.get_secret_value())
+                    broker.database = Database(id=await get_broker_id(db), pool=pool)
+                outage.end()
+                _log.info("broker ready")
+                async with asyncio.TaskGroup() as background:
+                    background.create_task(broker.dispatcher.run(database_url, pool))
+                    background.create_task(broker.followers.run(pool, stopping=broker.stopping))
+                    for interval, job, name in _jobs(broker):
+                        timed = broker.metrics.timed(job, name=name)
+                        background.create_task(every(interval, timed, name=name))
+        except DatabaseUnavailable as error:
+            outage.note(error)
+        await asyncio.sleep(_RETRY_SECONDS)
+
+
+def _jobs(broker: Broker) -> list[tuple[timedelta, Callable[[], Awaitable[None]], str]]:
+    """Return what runs every so often: how often, what, and how the log names it."""
+    pool, settings = broker.pool, broker.settings
+    interval = timedelta(seconds=settings.stale_claim_interval_seconds)
+    sweep = partial(
+        release_stale_claims,
+        pool,
+        interval=interval,
+        max_lost_claims=settings.max_lost_claims,
+        metrics=broker.metrics,
+        dispatcher=broker.dispatcher,
+    )
+    move_due = partial(move_due_work, pool, dispatcher=broker.dispatcher, metrics=broker.metrics)
+    repair = SelectorRepair(pool=pool, dispatcher=broker.dispatcher, metrics=broker.metrics)
+    forget = partial(prune, pool, settings.retention, metrics=broker.metrics)
+    return [
+        (interval, sweep, "release stale claims"),
+        (_DUE_INTERVAL, move_due, "move due work"),
+        (_KEY_USE_INTERVAL, partial(broker.callers.note_use, pool), "note key use"),
+        (_REPAIR_INTERVAL, repair, "repair selectors"),
+        (_RETENTION_INTERVAL, forget, "prune old data"),
+        (_STATISTICS_INTERVAL, partial(refresh_statistics, pool), "refresh statistics"),
+    ]
 
 
 @contextmanager
@@ -209,3 +279,14 @@ def _raise_file_limit() -> None:
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _collect_rarely() -> None:
+    """
+    Look for garbage less often than Python does by default, and not among what is for good.
+
+    Each look at the oldest generation goes through every parked long poll.  With two thousand
+    of them more than half of a busy broker's time went into that.
+    """
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)

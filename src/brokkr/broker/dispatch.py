@@ -1,109 +1,86 @@
 """
 Waking agents that wait for Work, as soon as there is some.
 
-A long poll waits here and holds no database connection.  What a transaction queues or
-gives back is announced when it commits (:mod:`brokkr.broker.db.notifications`), to every
-broker; each wakes one of its waiters, and the claim decides who gets it.
+A long poll waits here and holds no database connection.  Whoever has committed a change
+announces it; the dispatcher finds a waiter for it, in this broker or in another, and the
+claim decides who gets it.
 """
 
-# Note [Register, then look]
-#
-# A waiter is registered before it looks for Work.  Work that is queued before the look is
-# found by it; Work that is queued after it wakes the waiter.  The other way round there
-# would be a gap between the two.
-#
 # Note [Wake one]
 #
-# One Work wakes one waiter, the one that has waited longest among those that the Work is
-# for: waking all of ten thousand would cost more than the Work does.  So a wake must not
-# get lost: a waiter that leaves without having looked passes its wake on.
+# One Work wakes one waiter, the one that has waited longest in its lane: waking all of ten
+# thousand would cost more than the Work does.  It is looked for among this broker's own;
+# only if none of them waits for it, the other brokers are told, and each wakes one of its
+# own.  So a Work that no waiter of this broker may have costs one look (an index range for
+# each lane of the agent) at each other broker with such a waiter; all but one are in vain,
+# and their agents do not notice.
+#
+# A wake must not get lost.  Who leaves without having looked, or got Work of other lanes
+# only, passes its wake on; and so does who has lost the lane before it looked.
+#
+# Note [Lanes are kept, and read again]
+#
+# An announcement asks the database nothing: which lanes an agent is in is read when it first
+# waits here, and again when the agent is announced; which of the agents known here are in a
+# lane, when the lane is first announced.  Reads come one after the other, and what is
+# announced during one is read again by the next, so an old answer never replaces a new one.
+# *Whoever's lanes were read looks for Work after that.*  This one rule covers what was
+# announced before its lanes were known, what it has gained by new labels, and, because all
+# lanes are read again when the brokers' channel is there again, what was told meanwhile.
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from itertools import islice
 from uuid import UUID
 
-import structlog
-
-from brokkr.broker.db.notifications import listen
+from brokkr.broker.db.notifications import Channel, News
+from brokkr.broker.db.outage import Outage
 from brokkr.broker.db.pool import Pool, transaction
-from brokkr.broker.db.selectors import find_waiting_agent
+from brokkr.broker.db.selectors import list_lanes, list_members
+from brokkr.broker.waiting import Lanes, Waiter
 from brokkr.work.errors import DatabaseUnavailable
 
-_log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class _Announced:
-    """One Work that can be claimed."""
-
-    selector_id: int
-
-
-@dataclass(eq=False, slots=True)
-class Waiter:
-    """One long poll of one agent."""
-
-    agent_id: UUID
-    types: Sequence[str] | None
-    wake: _Announced | None = None
-    is_leaving: bool = False
-    _woken: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def rouse(self, wake: _Announced | None = None) -> None:
-        """Make the waiter look again, at the announced Work if there is one."""
-        self.wake = wake
-        self._woken.set()
-
-    def leave(self) -> None:
-        """Make the waiter give up: its client has gone, or the broker is stopping."""
-        self.is_leaving = True
-        self._woken.set()
-
-    async def is_woken(self, *, within: float) -> bool:
-        """Wait for so many seconds; say whether it is worth looking again."""
-        try:
-            await asyncio.wait_for(self._woken.wait(), within)
-        except TimeoutError:
-            return False
-        if self.is_leaving:
-            return False
-        self.wake = None
-        self._woken.clear()
-        return True
-
-    def wants(self, announced: _Announced) -> bool:
-        """Say whether the waiter is not woken yet."""
-        return not self._woken.is_set()
+_AGENTS_AT_ONCE = 100
+_PAUSE_SECONDS = 0.05
+"""Between two readings: at most two thousand agents a second begin to look."""
+_RETRY_SECONDS = 1
+_FAREWELL_SECONDS = 0.5
 
 
 class Dispatcher:
-    """The waiters of this process, longest waiting first."""
+    """Who waits at this broker, and what the brokers tell each other."""
 
     def __init__(self) -> None:
-        self._waiters: dict[Waiter, None] = {}
-        self._announced: asyncio.Queue[_Announced] = asyncio.Queue()
+        self._lanes = Lanes()
+        self._channel = Channel(heard=self._hear, listening=self._read_all)
+        self._known: set[int] = set()
+        # What is to be read; a dict for its order.
+        self._behind = asyncio.Event()
+        self._outdated: dict[UUID, None] = {}
+        self._announced: Counter[int] = Counter()
+        self._told: Counter[int] = Counter()
         self._is_closed = False
 
     @property
     def waiting(self) -> int:
         """Return how many long polls are waiting."""
-        return len(self._waiters)
+        return len(self._lanes)
 
     @contextmanager
     def waiter(self, agent_id: UUID, *, types: Sequence[str] | None) -> Iterator[Waiter]:
-        """Register a waiter; look for Work only after this: Note [Register, then look]."""
-        waiter = Waiter(agent_id, types)
+        """Make a waiter; it looks for Work at once, and whenever it is woken."""
+        waiter = Waiter(agent_id, types, self._lanes)
         if self._is_closed:
             waiter.leave()
-        self._waiters[waiter] = None
+        if not self._lanes.add(waiter):
+            self._read([agent_id])
         try:
             yield waiter
         finally:
-            del self._waiters[waiter]
-            if waiter.wake is not None:  # Note [Wake one]
-                self._announced.put_nowait(waiter.wake)
+            self._lanes.remove(waiter)
+            self.announce(waiter.unheeded)  # Note [Wake one]
 
     def announce(self, lanes: Iterable[int]) -> None:
         """
@@ -112,55 +89,116 @@ class Dispatcher:
         Args:
             lanes: The id of its selector for each Work.
         """
-        for selector_id in lanes:
-            self._announced.put_nowait(_Announced(selector_id))
+        for selector_id, count in Counter(lanes).items():
+            self._wake(selector_id, count, is_told=False)
 
     def announce_agents(self, agent_ids: Iterable[UUID]) -> None:
-        """Say that agents may have gained or lost Work, after that has committed."""
-        for waiter in self._waiters:
-            if waiter.agent_id in set(agent_ids):
-                waiter.rouse()
+        """Say that agents may have gained or lost lanes, after that has committed."""
+        agent_ids = set(agent_ids)
+        self._channel.tell(News(agents=agent_ids))
+        self._read(agent_ids)
 
     def close(self) -> None:
         """Let all waiters go, now and from now on, so that the broker can stop."""
         self._is_closed = True
-        for waiter in self._waiters:
+        for waiter in self._lanes.waiters:
             waiter.leave()
 
+    async def tell_the_rest(self) -> None:
+        """Give the other brokers what this one will not attend to any more, if they hear it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FAREWELL_SECONDS):
+                await self._channel.until_told()
+
     async def run(self, url: str, pool: Pool) -> None:
-        """Listen to the database and wake waiters, until cancelled."""
+        """Keep what is known of lanes and of other brokers up to date, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(listen(url, heard=self._hear, listening=self._wake_all))
-            tasks.create_task(self._wake_announced(pool))
+            tasks.create_task(self._channel.run(url))
+            tasks.create_task(self._keep_reading(pool))
 
-    def _hear(self, payload: str) -> None:
-        match payload.split(" "):
-            case _:
-                _log.warning("notification not understood", payload=payload)
+    def _wake(self, selector_id: int, count: int, *, is_told: bool) -> None:
+        """Wake so many waiters of a lane; for what is not told by others, also at theirs."""
+        if selector_id not in self._known and self._lanes.agents and not self._is_closed:
+            (self._told if is_told else self._announced)[selector_id] += count
+            self._behind.set()
+            return
+        while count and not self._is_closed and self._lanes.wake(selector_id):
+            count -= 1
+        if count and not is_told:
+            self._channel.tell(News(works=Counter({selector_id: count})))
 
-    def _wake_all(self) -> None:
-        """Whatever was said while nobody listened may have been for anybody."""
-        for waiter in self._waiters:
-            waiter.rouse()
+    def _hear(self, news: News) -> None:
+        for selector_id, count in news.works.items():
+            self._wake(selector_id, count, is_told=True)
+        self._read(news.agents)
 
-    async def _wake_announced(self, pool: Pool) -> None:
+    def _read(self, agent_ids: Iterable[UUID]) -> None:
+        """Read the lanes of those agents that are known here."""
+        known = (each for each in agent_ids if each in self._lanes.agents)
+        self._outdated.update(dict.fromkeys(known))
+        if self._outdated:
+            self._behind.set()
+
+    def _read_all(self) -> None:
+        """Whatever was told while nobody listened may have been for anybody."""
+        self._known.clear()
+        self._read(self._lanes.agents)
+
+    async def _keep_reading(self, pool: Pool) -> None:
+        """Read what is to be read: Note [Lanes are kept, and read again]."""
+        outage = Outage(reading="lanes")
         while True:
-            announced = await self._announced.get()
+            await self._behind.wait()
+            self._behind.clear()
             try:
-                await self._wake_one(pool, announced)
+                await self._read_agents(pool)
+                await self._read_lanes(pool)
+                outage.end()
             except DatabaseUnavailable as error:
-                # The waiters' own polls are the floor: they end, and look again.
-                _log.warning("work not announced", error=str(error))
+                outage.note(error)
+                self._behind.set()
+                await asyncio.sleep(_RETRY_SECONDS)
+            if self._outdated:
+                self._behind.set()
+                await asyncio.sleep(_PAUSE_SECONDS)
 
-    async def _wake_one(self, pool: Pool, announced: _Announced) -> None:
-        waiting = [each.agent_id for each in self._waiters if each.wants(announced)]
+    async def _read_agents(self, pool: Pool) -> None:
+        """Read the lanes of some agents, and let their waiters look."""
+        agent_ids = list(islice(self._outdated, _AGENTS_AT_ONCE))
+        for agent_id in agent_ids:
+            del self._outdated[agent_id]
+            if not self._lanes.is_waiting(agent_id):
+                self._lanes.forget(agent_id)
+        waiting = [each for each in agent_ids if each in self._lanes.agents]
         if not waiting:
             return
-        async with transaction(pool) as db:
-            chosen = await find_waiting_agent(db, announced.selector_id, waiting=waiting)
-        for waiter in self._waiters:
-            if waiter.agent_id == chosen and waiter.wants(announced):
-                waiter.rouse(announced)
-                return
-        if chosen is not None:  # it left, or was woken, while the database was asked
-            self._announced.put_nowait(announced)
+        try:
+            async with transaction(pool) as db:
+                lanes = await list_lanes(db, waiting)
+        except DatabaseUnavailable:
+            self._read(waiting)
+            raise
+        for agent_id in waiting:
+            lost = self._lanes.replace(agent_id, lanes.get(agent_id, {}))
+            self.announce(lost)  # Note [Wake one]
+
+    async def _read_lanes(self, pool: Pool) -> None:
+        """Read who is in the lanes that were announced for the first time, and wake them."""
+        announced, self._announced = self._announced, Counter()
+        told, self._told = self._told, Counter()
+        selector_ids = announced.keys() | told.keys()
+        if not selector_ids:
+            return
+        try:
+            async with transaction(pool) as db:
+                members = await list_members(db, selector_ids, among=self._lanes.agents)
+        except DatabaseUnavailable:
+            self._announced.update(announced)
+            self._told.update(told)
+            raise
+        for (selector_id, work_type), agent_ids in members.items():
+            self._lanes.add_lane(selector_id, work_type, agent_ids)
+        self._known |= selector_ids
+        for selector_id in selector_ids:
+            self._wake(selector_id, announced[selector_id], is_told=False)
+            self._wake(selector_id, told[selector_id], is_told=True)

@@ -1,18 +1,47 @@
 """
 What can be configured about the broker, with units and defaults.
 
-The sections and their keys are those of the configuration file: ``[broker]`` and
-``[database]``.
+The sections and their keys are those of the configuration file: ``[broker]``,
+``[broker.retention]`` and ``[database]``.
 """
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+_Days = Annotated[float, Field(ge=0, le=36500)]
+
+
+class RetentionSettings(_Section):
+    """``[broker.retention]``: how long what is finished is kept; 0 is for ever."""
+
+    succeeded_days: _Days = Field(
+        default=90, description="How long Work that succeeded is kept; 0: for ever, here and below."
+    )
+    failed_days: _Days = Field(default=180, description="The same for what failed.")
+    cancelled_days: _Days = Field(default=90, description="The same for what was cancelled.")
+    expired_days: _Days = Field(default=90, description="The same for what nobody claimed in time.")
+    quarantined_days: _Days = Field(default=180, description="The same for what was quarantined.")
+    payload_days: _Days = Field(
+        default=0,
+        description="How long templates are kept, if not as long as the Work; "
+        "Work without one cannot be requeued.",
+    )
+    events_days: _Days = Field(
+        default=0, description="How long events are kept, if not as long as the Work."
+    )
+
+    def age_of(self, what: str) -> timedelta | None:
+        """Return how old an outcome, a payload or events become; None if they are kept."""
+        days: float = getattr(self, f"{what}_days")
+        return timedelta(days=days) if days else None
 
 
 class BrokerSettings(_Section):
@@ -25,8 +54,11 @@ class BrokerSettings(_Section):
     data_dir: Path | None = Field(
         default=None, description="Where the embedded database lives, if no database.url is set."
     )
-    log_format: Literal["console", "json"] = Field(
-        default="console", description="How log lines are written: for people or for programs."
+    log_format: Literal["auto", "console", "json"] = Field(
+        default="auto", description="For people, or JSON; `auto`: for people on a terminal."
+    )
+    log_level: Literal["debug", "info", "warning"] = Field(
+        default="info", description="What is less important is not logged."
     )
     max_body_bytes: Annotated[int, Field(ge=1024)] = Field(
         default=1024 * 1024, description="Larger request bodies are refused."
@@ -43,6 +75,16 @@ class BrokerSettings(_Section):
     handoff_max_delay_seconds: Annotated[float, Field(ge=0, le=86400)] = Field(
         default=600, description="No hand-off waits longer than this."
     )
+    admin_key: SecretStr | None = Field(
+        default=None,
+        description="An admin's key to accept from the start: `brokkr_adm`, 10 of a-z and 2-7, "
+        "`_`, and 43 random ones of A-Z, a-z, 0-9, `-` and `_`.",
+    )
+    metrics_open: bool = Field(
+        default=True,
+        description="Whether `/metrics` answers without a key; if not, an admin's or a viewer's.",
+    )
+    retention: RetentionSettings = RetentionSettings()
 
 
 class DatabaseSettings(_Section):

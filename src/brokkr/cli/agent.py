@@ -12,7 +12,15 @@ from brokkr.agent.app import run as run_agent
 from brokkr.agent.kube.errors import KubeError
 from brokkr.cli.arguments import parse_changes, parse_pairs
 from brokkr.cli.logs import log_to_stderr
-from brokkr.cli.output import Format, Output, render_columns, render_pairs, render_time, show
+from brokkr.cli.output import (
+    Format,
+    Output,
+    render_columns,
+    render_facts,
+    render_pairs,
+    render_time,
+    show,
+)
 from brokkr.cli.run import fail, run
 from brokkr.cli.settings import ConfigFile, Key, Settings, Url, connect
 from brokkr.configuration import load
@@ -22,6 +30,7 @@ from brokkr.work.errors import BrokkrError
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 Pairs = list[str] | None
+Name = Annotated[str, typer.Argument(metavar="AGENT", help="Its name or id.")]
 
 
 @app.command(name="run")
@@ -48,7 +57,7 @@ def run_(
                 "agent.work_crd.namespace": namespace,
             },
         )
-        log_to_stderr(settings.agent.log_format)
+        log_to_stderr(settings.agent.log_format, settings.agent.log_level)
         with suppress(asyncio.CancelledError):  # to be stopped is how an agent ends
             await run_agent(settings.agent)
 
@@ -120,7 +129,7 @@ def list_(
 
 @app.command()
 def label(
-    agent: Annotated[str, typer.Argument(help="Its name or id.")],
+    agent: Name,
     changes: Annotated[
         list[str], typer.Argument(metavar="KEY=VALUE|KEY-", help="What to set and to remove.")
     ],
@@ -141,13 +150,70 @@ def label(
 
 
 @app.command()
+def get(
+    agent: Name,
+    output: Output = Format.TABLE,
+    url: Url = None,
+    key: Key = None,
+    config: ConfigFile = None,
+) -> None:
+    """Show one agent: what it is, what it can execute, and how much it holds."""
+
+    async def work() -> AgentBody:
+        async with connect(url, key, config) as client:
+            return await client.get_agent(agent)
+
+    found = run(work())
+    show(found, output, table=lambda: render_facts(_facts(found)))
+
+
+@app.command()
+def drain(
+    agent: Name,
+    output: Output = Format.TABLE,
+    url: Url = None,
+    key: Key = None,
+    config: ConfigFile = None,
+) -> None:
+    """Offer an agent no more Work; what it holds goes on."""
+
+    async def work() -> AgentBody:
+        async with connect(url, key, config) as client:
+            return await client.drain_agent(agent)
+
+    drained = run(work())
+    held = (
+        "it holds nothing" if not drained.claimed else f"what it holds goes on: {drained.claimed}"
+    )
+    show(drained, output, table=lambda: f"agent {drained.name} is drained; {held}")
+
+
+@app.command()
+def undrain(
+    agent: Name,
+    output: Output = Format.TABLE,
+    url: Url = None,
+    key: Key = None,
+    config: ConfigFile = None,
+) -> None:
+    """Offer a drained agent Work again."""
+
+    async def work() -> AgentBody:
+        async with connect(url, key, config) as client:
+            return await client.undrain_agent(agent)
+
+    undrained = run(work())
+    show(undrained, output, table=lambda: f"agent {undrained.name} is offered Work again")
+
+
+@app.command()
 def crd() -> None:
     """Print the definition of the Work resource, for `kubectl apply -f -`."""
     print(files("brokkr.agent.kube").joinpath("crd.yaml").read_text(), end="")
 
 
 def _table(agents: list[AgentBody]) -> str:
-    head = ("NAME", "ID", "CLUSTER", "LABELS", "HOLDS", "LAST SEEN")
+    head = ("NAME", "ID", "CLUSTER", "LABELS", "TYPES", "HOLDS", "FREE", "DRAINED", "LAST SEEN")
     return render_columns(
         head,
         [
@@ -156,9 +222,39 @@ def _table(agents: list[AgentBody]) -> str:
                 str(each.id),
                 each.cluster_name or "-",
                 render_pairs(each.labels) or "-",
+                _types(each) or "-",
                 str(each.claimed),
+                _free(each) or "-",
+                "yes" if each.drained_at else "no",
                 render_time(each.last_seen_at) or "never",
             )
             for each in agents
         ],
     )
+
+
+def _facts(agent: AgentBody) -> list[tuple[str, str]]:
+    return [
+        ("name", agent.name),
+        ("id", str(agent.id)),
+        ("cluster", agent.cluster_name),
+        ("labels", render_pairs(agent.labels)),
+        ("annotations", render_pairs(agent.annotations)),
+        ("work types", _types(agent)),
+        ("version", agent.capabilities.version if agent.capabilities else ""),
+        ("holds", str(agent.claimed)),
+        ("free slots", _free(agent)),
+        ("registered", render_time(agent.created_at)),
+        ("last seen", render_time(agent.last_seen_at) or "never"),
+        ("drained since", render_time(agent.drained_at)),
+    ]
+
+
+def _types(agent: AgentBody) -> str:
+    return ",".join(agent.capabilities.types) if agent.capabilities else ""
+
+
+def _free(agent: AgentBody) -> str:
+    """Render what the agent last said; nothing if it does not say."""
+    capacity = agent.capacity
+    return f"{capacity.free} of {capacity.max_concurrent}" if capacity else ""

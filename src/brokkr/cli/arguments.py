@@ -3,10 +3,28 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from brokkr.wire.documents import parse_yaml, template_of
 from brokkr.work.errors import InvalidInput, InvalidWork, MalformedBody
+
+_Body = TypeVar("_Body", bound=BaseModel)
+
+
+def body_of(model: type[_Body], **fields: Any) -> _Body:
+    """
+    Make the body of a request.
+
+    Raises:
+        InvalidInput: Something is out of bounds.
+    """
+    try:
+        return model.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InvalidInput(".".join(map(str, first["loc"])), first["msg"]) from error
 
 
 def parse_pairs(pairs: Sequence[str], *, option: str) -> dict[str, str]:

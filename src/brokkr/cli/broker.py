@@ -36,7 +36,7 @@ def serve(
     data_dir: DataDir = None,
     config: ConfigFile = None,
 ) -> None:
-    """Run the broker until SIGTERM or Ctrl-C; the database is migrated first."""
+    """Run the broker until SIGTERM or Ctrl-C; it waits for its database, and migrates it."""
 
     async def work() -> None:
         settings = load(
@@ -49,7 +49,7 @@ def serve(
                 "database.url": database_url,
             },
         )
-        log_to_stderr(settings.broker.log_format)
+        log_to_stderr(settings.broker.log_format, settings.broker.log_level)
         async with _database(settings) as url:
             await serve_broker(settings.broker, url, pool_size=settings.database.pool_size)
 

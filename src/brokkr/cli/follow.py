@@ -1,42 +1,30 @@
 """
-Tell a Work's story while it happens, one line for each change.
+Tell a Work's story while it happens, one line for each event.
 
-What is told is made of what the broker says of the Work, times included, so a story
-that is picked up late is the same story.
+What is told is made of what the broker has written down, times included, so a story that
+is picked up late is the same story.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
-from time import monotonic
+from types import MappingProxyType
 from typing import Final
-from uuid import UUID
 
-from brokkr.cli.output import plain
+from pydantic import TypeAdapter, ValidationError
+
+from brokkr.cli.output import plain, render_time
 from brokkr.client import BrokerClient
-from brokkr.wire.bodies import Progress, WorkBody, WorkState
-from brokkr.work.errors import BrokerUnavailable
-
-LOOK_SECONDS: Final = 0.3
-PATIENCE_SECONDS: Final = 120.0
+from brokkr.wire.bodies import Moment, WorkBody, WorkState
+from brokkr.wire.events import WorkEvent
+from brokkr.work.errors import BrokerUnavailable, LimitReached
 
 Say = Callable[[str], None]
 
-
-@dataclass(frozen=True, slots=True)
-class Chapter:
-    """
-    One thing that happened.
-
-    Attributes:
-        round: In which claim's time; the same text may come again in the next one.
-        at: When, if the broker says so.
-    """
-
-    text: str
-    round: int = 0
-    at: datetime | None = None
+_COUNTED: Final = re.compile(r"attempt \d+ of \d+(: )?")
+_MOMENT: Final = TypeAdapter[datetime](Moment)
 
 
 async def follow(client: BrokerClient, work: WorkBody, *, say: Say) -> WorkBody:
@@ -44,22 +32,25 @@ async def follow(client: BrokerClient, work: WorkBody, *, say: Say) -> WorkBody:
     Tell what happens to a Work until it is finished, and return it then.
 
     Raises:
-        BrokerUnavailable: The broker has not answered for :data:`PATIENCE_SECONDS`.
+        BrokerUnavailable: The broker did not answer for two minutes.
     """
-    told: set[tuple[str, int]] = set()
-    latest = 0.0
+    after = 0
+
+    def away(error: BrokerUnavailable | LimitReached) -> None:
+        say(f"the broker does not answer; asking again ({error})")
+
     try:
         while True:
-            for chapter in story(work):
-                if (chapter.text, chapter.round) not in told:
-                    told.add((chapter.text, chapter.round))
-                    at = chapter.at or datetime.now(UTC)
-                    latest = max(latest, (at - work.created_at).total_seconds())
-                    say(f"{latest:7.1f} s  {plain(chapter.text)}")
-            if work.status.is_finished:
-                return work
-            await asyncio.sleep(LOOK_SECONDS)
-            work = await _look(client, work.id, say=say)
+            async for event in client.follow_events(work.id, after=after, away=away):
+                after = event.number
+                seconds = (event.at - work.created_at).total_seconds()
+                say(f"{seconds:7.1f} s  {plain(render_event(event))}")
+                if event.kind == "submitted" and _matches_nobody(work):
+                    say(f"{seconds:7.1f} s  waiting: no agent matches the target")
+            with suppress(BrokerUnavailable):
+                work = await client.get_work(work.id)
+                if work.status.is_finished:  # and was not queued again this moment
+                    return work
     except asyncio.CancelledError:
         say(
             f"not followed any more; the work goes on\n"
@@ -69,46 +60,78 @@ async def follow(client: BrokerClient, work: WorkBody, *, say: Say) -> WorkBody:
         raise
 
 
-def story(work: WorkBody) -> Iterator[Chapter]:
-    """Yield what is known of a Work's life, in order."""
-    yield Chapter("queued", at=work.created_at)
-    if work.status is WorkState.PENDING:
-        if work.lost_claims:
-            yield Chapter(f"queued again: lost by its agent ({work.lost_claims})")
-        if work.eligible_agents == 0:
-            yield Chapter("waiting: no agent matches the target")
-    if work.claimed_at is not None:
-        name = work.agent or work.claimed_by
-        yield Chapter(f"claimed by {name}", round=work.round, at=work.claimed_at)
-    if work.progress is not None and work.status is WorkState.CLAIMED:
-        text = _attempt(work.progress, of=work.max_retries + 1)
-        yield Chapter(text, round=work.round, at=work.progress.reported_at)
-    if work.cancel_requested_at is not None:
-        yield Chapter("cancel requested", at=work.cancel_requested_at)
-    if work.status.is_finished:
-        why = "" if work.success or not work.result_message else f": {work.result_message}"
-        yield Chapter(f"{work.status.lower()}{why}", round=work.round, at=work.completed_at)
+def render_event(event: WorkEvent) -> str:
+    """Say in a line what happened."""
+    render = _WORDS.get(event.kind)
+    return _ended(event) if render is None else render(event)
 
 
-def _attempt(progress: Progress, *, of: int) -> str:
-    number = progress.attempt
-    if progress.retry_at is not None:
-        failed = progress.message or f"attempt {progress.retries} failed"
-        return f"{failed}; retry at {progress.retry_at.astimezone(UTC):%H:%M:%S} UTC"
-    detail = progress.message.removeprefix(f"attempt {number} of {of}").removeprefix(": ")
-    return f"attempt {number} {progress.phase.lower()}" + (f": {detail}" if detail else "")
+def _matches_nobody(work: WorkBody) -> bool:
+    return work.status is WorkState.PENDING and work.eligible_agents == 0
 
 
-async def _look(client: BrokerClient, work_id: UUID, *, say: Say) -> WorkBody:
-    """Ask for the Work; a broker that is being restarted is waited for."""
-    away_since = None
-    while True:
-        try:
-            return await client.get_work(work_id)
-        except BrokerUnavailable as error:
-            if away_since is None:
-                away_since = monotonic()
-                say(f"the broker does not answer; asking again ({error})")
-            elif monotonic() - away_since > PATIENCE_SECONDS:
-                raise
-        await asyncio.sleep(1)
+def _progress(event: WorkEvent) -> str:
+    detail = event.detail
+    said = _COUNTED.sub("", str(detail.get("message", "")), count=1)
+    doing = f"attempt {detail.get('attempt')} {str(detail.get('phase', '')).lower()}"
+    return f"{doing}: {said}" if said else doing
+
+
+def _attempt_failed(event: WorkEvent) -> str:
+    failed = event.detail.get("message") or f"attempt {event.detail.get('retries')} failed"
+    at = _time(event.detail.get("retry_at"))
+    return f"{failed}; retry at {at.astimezone(UTC):%H:%M:%S} UTC" if at else failed
+
+
+def _released(event: WorkEvent) -> str:
+    whose = event.detail.get("agent", "its agent")
+    by = "" if whose == _who(event) else f" by {event.actor}"
+    return f"queued again: taken from {whose}{by}{_why(event)}{_not_before(event)}"
+
+
+def _requeued(event: WorkEvent) -> str:
+    reason = event.detail.get("reason")
+    return f"queued again by {event.actor}" + (f": {reason}" if reason else "")
+
+
+def _ended(event: WorkEvent) -> str:
+    outcome = str(event.detail.get("outcome", event.kind))
+    return outcome if outcome == "succeeded" else f"{outcome}{_why(event)}"
+
+
+_WORDS: Final[Mapping[str, Callable[[WorkEvent], str]]] = MappingProxyType(
+    {
+        "submitted": lambda event: f"queued{_not_before(event)}",
+        "claimed": lambda event: f"claimed by {_who(event)}",
+        "progress": _progress,
+        "attempt_failed": _attempt_failed,
+        "lease_lost": lambda event: (
+            f"queued again: lost by {event.detail.get('agent', 'its agent')}{_why(event)}"
+        ),
+        "lease_revived": lambda event: f"{_who(event)} is back, and goes on",
+        "released": _released,
+        "handed_off": lambda event: f"handed on by {_who(event)}{_why(event)}{_not_before(event)}",
+        "cancel_requested": lambda _: "cancel requested",
+        "requeued": _requeued,
+    }
+)
+"""What is said of each kind; all others say how the Work ended."""
+
+
+def _who(event: WorkEvent) -> str:
+    return event.actor.partition(":")[2] or event.actor
+
+
+def _why(event: WorkEvent) -> str:
+    return f": {event.detail['message']}" if event.detail.get("message") else ""
+
+
+def _not_before(event: WorkEvent) -> str:
+    at = _time(event.detail.get("not_before"))
+    return f"; not before {render_time(at)}" if at else ""
+
+
+def _time(text: object) -> datetime | None:
+    with suppress(ValidationError):
+        return _MOMENT.validate_python(text)
+    return None

@@ -14,8 +14,10 @@ from brokkr import __version__
 
 NOUNS: Final = {
     "broker": "Run the broker, and what its database needs.",
-    "agent": "Run an agent; register agents and label them.",
-    "work": "Submit Work, follow it, list it, cancel it.",
+    "agent": "Run an agent; register agents, label them, drain them.",
+    "work": "Submit Work, follow it, explain it, cancel it.",
+    "generator": "Create tenants and limit what they submit.",
+    "key": "Make, list and revoke API keys.",
     "local": "Run the whole system on this machine.",
 }
 
@@ -24,11 +26,11 @@ Exit codes:
 
 \b
   0    done; with --follow: the Work succeeded
-  1    the Work failed or was cancelled; the change came too late
+  1    the Work failed or was cancelled; the change came too late; a limit is reached
   2    the command, its input or the configuration is wrong
   3    the broker cannot be reached, or cannot answer
   4    the key is missing, unknown, or good for something else
-  5    there is no such Work or agent
+  5    there is no such Work, agent, generator or key
   130  Ctrl-C
 """
 

@@ -76,6 +76,17 @@ def render_time(at: datetime | None) -> str:
     return "" if at is None else at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
+def render_seconds(seconds: float | None) -> str:
+    """Render how long something takes, in the largest units that matter."""
+    if seconds is None:
+        return ""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
 def render_size(size_bytes: int) -> str:
     """Render a size for people, with the exact number."""
     value, unit = float(size_bytes), "B"

@@ -21,15 +21,18 @@ from brokkr.work.errors import (
     Conflict,
     DatabaseUnavailable,
     InvalidInput,
+    LimitReached,
     MalformedBody,
     NotFound,
     NotPermitted,
     Unauthenticated,
 )
+from brokkr.work.redaction import redact
 
 EXIT_CODES: Final[Mapping[type[BrokkrError], int]] = MappingProxyType(
     {
         Conflict: 1,
+        LimitReached: 1,
         InvalidInput: 2,
         MalformedBody: 2,
         BodyTooLarge: 2,
@@ -84,7 +87,7 @@ def fail(error: BrokkrError) -> NoReturn:
     """
     lines = error.problems if isinstance(error, InvalidConfiguration) else [str(error)]
     for line in lines:
-        print(f"error: {line}", file=sys.stderr)
+        print(f"error: {redact(line)}", file=sys.stderr)
     kinds = type(error).__mro__
     hint = next((HINTS[kind] for kind in kinds if kind in HINTS), None)
     if hint is not None:

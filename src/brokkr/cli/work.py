@@ -1,28 +1,41 @@
 """``brokkr work``: for those who have something to be done."""
 
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
 
 import typer
-from pydantic import ValidationError
+import yaml
 
-from brokkr.cli.arguments import parse_pairs, read_template
-from brokkr.cli.follow import follow as follow_work
-from brokkr.cli.output import (
-    Format,
-    Output,
-    render_columns,
-    render_facts,
-    render_size,
-    render_time,
-    say,
-    show,
+from brokkr.cli.arguments import body_of, parse_pairs, read_template
+from brokkr.cli.facts import (
+    list_facts,
+    list_result_facts,
+    render_events,
+    render_explanation,
+    render_receipt,
+    render_table,
 )
+from brokkr.cli.follow import follow as follow_work
+from brokkr.cli.follow import render_event
+from brokkr.cli.output import Format, Output, plain, render_facts, render_time, say, show
 from brokkr.cli.run import run
 from brokkr.cli.settings import ConfigFile, Key, Url, connect
-from brokkr.wire.bodies import SubmitWork, WorkBody, WorkPage, WorkState
+from brokkr.client import BrokerClient
+from brokkr.wire.bodies import (
+    ReleaseWork,
+    RequeueWork,
+    SubmitWork,
+    WorkBody,
+    WorkPage,
+    WorkState,
+)
+from brokkr.wire.events import EventPage, WorkEvent
+from brokkr.wire.explain import Explanation
 from brokkr.work.errors import InvalidInput
+from brokkr.work.trace import TraceContext
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -30,6 +43,7 @@ WorkId = Annotated[UUID, typer.Argument(metavar="ID", help="The Work's id.")]
 Follow = Annotated[
     bool, typer.Option("--follow", "-f", help="Tell what happens until the Work is finished.")
 ]
+Reason = Annotated[str, typer.Option(help="Why, for its history.")]
 
 
 @app.command()
@@ -48,11 +62,37 @@ def submit(
         typer.Option(metavar="KEY=VALUE", help="An annotation that it must have. Repeatable."),
     ] = None,
     work_type: Annotated[str, typer.Option("--type", help="The work type.")] = "build",
+    label: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="The Work's own, to find it by. Repeatable."),
+    ] = None,
     max_retries: Annotated[int | None, typer.Option(help="How many failures to forgive.")] = None,
-    priority: Annotated[int | None, typer.Option(help="Higher goes first.")] = None,
+    max_handoffs: Annotated[
+        int | None,
+        typer.Option(help="How often another agent may try after a retryable failure."),
+    ] = None,
+    priority: Annotated[
+        int | None, typer.Option(help="Higher goes first; -100 to 100, default 0.")
+    ] = None,
+    not_before: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Not to be claimed earlier, as 2026-01-31T12:00:00Z."),
+    ] = None,
+    start_within: Annotated[
+        int | None,
+        typer.Option(metavar="SECONDS", help="If nobody claims it for so long, it expires."),
+    ] = None,
     claim_timeout: Annotated[
         int | None,
         typer.Option(metavar="SECONDS", help="How long a silent agent keeps the Work."),
+    ] = None,
+    idempotency_key: Annotated[
+        str | None,
+        typer.Option(metavar="KEY", help="With the same key, the same Work is returned again."),
+    ] = None,
+    traceparent: Annotated[
+        str | None,
+        typer.Option(envvar="TRACEPARENT", help="The trace that it is part of (W3C)."),
     ] = None,
     follow: Follow = False,
     output: Output = Format.TABLE,
@@ -79,12 +119,17 @@ def submit(
                 "match_annotations": parse_pairs(annotation or [], option="--annotation"),
             },
             work_type=work_type,
+            labels=parse_pairs(label or [], option="--label") or None,
             max_retries=max_retries,
+            max_handoffs=max_handoffs,
             priority=priority,
+            not_before=not_before,
+            start_within_seconds=start_within,
             claim_timeout_seconds=claim_timeout,
+            idempotency_key=idempotency_key,
         )
         async with connect(url, key, config) as client:
-            submitted = await client.submit_work(body)
+            submitted = await client.submit_work(body, trace=TraceContext.parse(traceparent))
             if not follow:
                 return submitted
             tell = _teller(output)
@@ -94,7 +139,7 @@ def submit(
     submitted = run(work())
     if follow:
         _end(submitted, output)
-    show(submitted, output, table=lambda: _receipt(submitted))
+    show(submitted, output, table=lambda: render_receipt(submitted))
 
 
 @app.command(name="list")
@@ -103,8 +148,21 @@ def list_(
     status: Annotated[
         WorkState | None, typer.Option(case_sensitive=False, help="Only in this state.")
     ] = None,
+    outcome: Annotated[
+        str | None,
+        typer.Option(
+            help="Only what ended so: succeeded, failed, cancelled, expired, quarantined."
+        ),
+    ] = None,
     agent: Annotated[
         str | None, typer.Option(metavar="NAME", help="Only what this agent has or had.")
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Only with this label of its own. Repeatable."),
+    ] = None,
+    generator: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only what this generator submitted.")
     ] = None,
     since: Annotated[
         str | None, typer.Option(metavar="TIME", help="Submitted since, as 2026-01-31T12:00:00Z.")
@@ -118,7 +176,7 @@ def list_(
     key: Key = None,
     config: ConfigFile = None,
 ) -> None:
-    """List Work, queued and finished, the newest first."""
+    """List Work, queued and finished, the newest first; all filters that are given must hold."""
 
     async def work() -> WorkPage:
         async with connect(url, key, config) as client:
@@ -126,14 +184,17 @@ def list_(
             return await client.list_work(
                 type=work_type,
                 status=status,
+                outcome=outcome,
                 agent_id=agent_id,
+                label=label,
+                generator=generator,
                 since=since,
                 limit=limit,
                 cursor=cursor,
             )
 
     page = run(work())
-    show(page, output, table=lambda: _table(page))
+    show(page, output, table=lambda: render_table(page))
     if output is Format.TABLE and page.next_cursor:
         say(f"there is more: --cursor {page.next_cursor}")
 
@@ -157,7 +218,63 @@ def get(
     found = run(work())
     if follow:
         _end(found, output)
-    show(found, output, table=lambda: render_facts(_facts(found)))
+    show(found, output, table=lambda: render_facts(list_facts(found)))
+
+
+@app.command()
+def events(
+    work_id: WorkId,
+    follow: Follow = False,
+    output: Output = Format.TABLE,
+    url: Url = None,
+    key: Key = None,
+    config: ConfigFile = None,
+) -> None:
+    """
+    Show all that happened to a Work, and who did it.
+
+    With --follow, each event is printed when it happens, until the Work is finished; as
+    JSON that is one object in a line.
+    """
+
+    async def listed() -> EventPage:
+        async with connect(url, key, config) as client:
+            return EventPage(items=[event async for event in _all_events(client, work_id)])
+
+    async def followed() -> None:
+        async with (
+            connect(url, key, config) as client,
+            aclosing(client.follow_events(work_id, away=lambda error: say(str(error)))) as stream,
+        ):
+            async for event in stream:
+                _print_event(event, output)
+
+    if follow:
+        run(followed())
+    else:
+        page = run(listed())
+        show(page, output, table=lambda: render_events(page.items))
+
+
+@app.command()
+def explain(
+    work_id: WorkId,
+    agent: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only this agent, by name or id.")
+    ] = None,
+    output: Output = Format.TABLE,
+    url: Url = None,
+    key: Key = None,
+    config: ConfigFile = None,
+) -> None:
+    """Say why a Work is where it is: while it waits, what keeps each agent from claiming it."""
+
+    async def work() -> Explanation:
+        async with connect(url, key, config) as client:
+            return await client.explain_work(work_id, agent=agent)
+
+    found = run(work())
+    show(found, output, table=lambda: render_explanation(found))
 
 
 @app.command()
@@ -180,6 +297,49 @@ def cancel(
     show(cancelled, output, table=lambda: f"work {work_id}: {text}")
 
 
+@app.command()
+def release(
+    work_id: WorkId,
+    reason: Reason = "",
+    delay: Annotated[
+        float, typer.Option(metavar="SECONDS", help="Until it may be claimed again.")
+    ] = 0,
+    output: Output = Format.TABLE,
+    url: Url = None,
+    key: Key = None,
+    config: ConfigFile = None,
+) -> None:
+    """Take a Work from the agent that holds it, and let any that matches claim it."""
+
+    async def work() -> WorkBody:
+        body = body_of(ReleaseWork, reason=reason, delay_seconds=delay)
+        async with connect(url, key, config) as client:
+            return await client.release_work(work_id, body)
+
+    released = run(work())
+    show(released, output, table=lambda: f"work {work_id}: {_queued(released)}")
+
+
+@app.command()
+def requeue(
+    work_id: WorkId,
+    reason: Reason = "",
+    output: Output = Format.TABLE,
+    url: Url = None,
+    key: Key = None,
+    config: ConfigFile = None,
+) -> None:
+    """Put a finished Work back into the queue; it keeps its id and its history."""
+
+    async def work() -> WorkBody:
+        body = body_of(RequeueWork, reason=reason)
+        async with connect(url, key, config) as client:
+            return await client.requeue_work(work_id, body)
+
+    requeued = run(work())
+    show(requeued, output, table=lambda: f"work {work_id}: {_queued(requeued)}")
+
+
 def _submission(*, target: dict[str, Any], **fields: Any) -> SubmitWork:
     """
     Make the body; what was not given is the broker's to decide.
@@ -192,11 +352,7 @@ def _submission(*, target: dict[str, Any], **fields: Any) -> SubmitWork:
             "target", "say who may claim the Work: --target KEY=VALUE, --agent or --annotation"
         )
     given = {name: value for name, value in fields.items() if value is not None}
-    try:
-        return SubmitWork.model_validate({**given, "target": target})
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InvalidInput(".".join(map(str, first["loc"])), first["msg"]) from error
+    return body_of(SubmitWork, target=target, **given)
 
 
 def _teller(output: Format) -> Any:
@@ -215,70 +371,34 @@ def _end(work: WorkBody, output: Format) -> None:
     Raises:
         typer.Exit: Always; 0 says that it succeeded.
     """
-    show(work, output, table=lambda: render_facts(_result_facts(work)))
+    show(work, output, table=lambda: render_facts(list_result_facts(work)))
     raise typer.Exit(0 if work.status is WorkState.SUCCEEDED else 1)
 
 
-def _receipt(work: WorkBody) -> str:
-    agents = {None: "", 0: "; no agent matches its target now", 1: "; 1 agent matches its target"}
-    many = f"; {work.eligible_agents} agents match its target"
-    return f"work {work.id} is {work.status}{agents.get(work.eligible_agents, many)}"
+def _queued(work: WorkBody) -> str:
+    """Say where a Work is that was put back; one whose cancel was requested is not."""
+    if work.status.is_finished:
+        return f"{work.status.lower()}: its cancel had been requested"
+    until = f", not before {render_time(work.not_before)}" if work.not_before else ""
+    return f"queued again{until}"
 
 
-def _table(page: WorkPage) -> str:
-    head = ("ID", "TYPE", "STATUS", "AGENT", "RETRIES", "SUBMITTED", "MESSAGE")
-    return render_columns(
-        head,
-        [
-            (
-                str(each.id),
-                each.work_type,
-                each.status,
-                each.agent or "-",
-                str(_retries(each)),
-                render_time(each.created_at),
-                (each.result_message or (each.progress.message if each.progress else "")),
-            )
-            for each in page.items
-        ],
-    )
+async def _all_events(client: BrokerClient, work_id: UUID) -> AsyncIterator[WorkEvent]:
+    after: int | None = 0
+    while after is not None:
+        page = await client.list_events(work_id, after=after, limit=500)
+        for event in page.items:
+            yield event
+        after = page.next_after
 
 
-def _retries(work: WorkBody) -> int:
-    if work.retries_attempted is not None:
-        return work.retries_attempted
-    return work.progress.retries if work.progress else 0
-
-
-def _facts(work: WorkBody) -> list[tuple[str, str]]:
-    message = work.result_message or (work.progress.message if work.progress else "")
-    agents = "" if work.eligible_agents is None else str(work.eligible_agents)
-    return [
-        ("id", str(work.id)),
-        ("type", work.work_type),
-        ("status", work.status),
-        ("agent", work.agent or ""),
-        ("matching agents", agents),
-        ("retries", f"{_retries(work)} of {work.max_retries}"),
-        ("lost claims", str(work.lost_claims or "")),
-        ("submitted", render_time(work.created_at)),
-        ("claimed", render_time(work.claimed_at)),
-        ("cancel requested", render_time(work.cancel_requested_at)),
-        ("completed", render_time(work.completed_at)),
-        ("message", message),
-        *_result_facts(work),
-    ]
-
-
-def _result_facts(work: WorkBody) -> list[tuple[str, str]]:
-    """Pick from the result, which is the agent's word, what a person looks for first."""
-    result = work.result or {}
-    git, size = result.get("git") or {}, result.get("size")
-    commit = [git.get("commit_sha"), git.get("commit_author"), git.get("branch")]
-    return [
-        ("image", str(result.get("image") or "")),
-        ("digest", str(result.get("digest") or "")),
-        ("size", render_size(size) if isinstance(size, int) else ""),
-        ("commit", ", ".join(str(each) for each in commit if each)),
-        ("build run", str(result.get("build_run") or "")),
-    ]
+def _print_event(event: WorkEvent, output: Format) -> None:
+    """Print one event of a stream, so that each can be read by itself."""
+    match output:
+        case Format.TABLE:
+            words = (render_time(event.at), event.kind, event.actor, plain(render_event(event)))
+            _tell("  ".join(words))
+        case Format.JSON:
+            _tell(event.model_dump_json())
+        case Format.YAML:
+            _tell("---\n" + yaml.safe_dump(event.model_dump(mode="json"), sort_keys=False).rstrip())

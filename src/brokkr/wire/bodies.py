@@ -3,21 +3,53 @@ Request and response bodies of ``/api/v1``.
 
 Requests refuse unknown fields, so that a misspelt one is an error and not a default.
 Answers are read leniently, so that an agent understands a newer broker.
+
+Of a list with many wrong items the first is named (``fail_fast``): a complaint about each
+would cost more than the body.
 """
 
-from datetime import datetime
+import json
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
+from brokkr.work.redaction import redact, redact_all
 from brokkr.work.selectors import MatchExpression, Operator, Target
 
 MAX_RESULT_BYTES = 64 * 1024
 MAX_MESSAGE = 4096
 MAX_WAIT_SECONDS = 60
 MAX_BATCH = 100
+
+Words = Annotated[
+    str,
+    Field(max_length=MAX_MESSAGE),
+    AfterValidator(lambda text: redact(text)[:MAX_MESSAGE]),
+]
+"""What somebody says of a Work; it is kept, and shown to others, so without credentials."""
+
+
+Moment = Annotated[
+    AwareDatetime,
+    Field(ge=datetime(2000, 1, 1, tzinfo=UTC), lt=datetime(2200, 1, 1, tzinfo=UTC)),
+]
+"""A time that somebody may mean; the ends of the calendar do not survive a time zone."""
+
+
+def _check_result(result: dict[str, Any]) -> dict[str, Any]:
+    if len(json.dumps(result)) > MAX_RESULT_BYTES:
+        raise ValueError(f"is larger than {MAX_RESULT_BYTES} bytes")
+    return result
 
 
 class Request(BaseModel):
@@ -60,7 +92,7 @@ class MatchExpressionBody(Request):
 
     key: LabelKey
     operator: Operator
-    values: Annotated[list[Text63], Field(max_length=100)] = []
+    values: Annotated[list[Text63], Field(max_length=100, fail_fast=True)] = []
 
     @model_validator(mode="after")
     def _values_fit_the_operator(self) -> Self:
@@ -74,7 +106,7 @@ class MatchExpressionBody(Request):
 class TargetBody(Request):
     """Which agents may claim a Work; all that is given must hold."""
 
-    agents: Annotated[list[Text63], Field(max_length=1000)] = []
+    agents: Annotated[list[Text63], Field(max_length=1000, fail_fast=True)] = []
     match_labels: Annotated[dict[LabelKey, Text63], Field(max_length=64)] = {}
     match_expressions: Annotated[list[MatchExpressionBody], Field(max_length=64)] = []
     match_annotations: Annotated[
@@ -105,14 +137,14 @@ class TargetBody(Request):
         )
 
 
-Targets = Annotated[list[TargetBody], Field(min_length=1, max_length=100)]
+Targets = Annotated[list[TargetBody], Field(min_length=1, max_length=100, fail_fast=True)]
 
 
 class SubmitWork(Request):
     """``POST /work``."""
 
     work_type: Annotated[str, Field(min_length=1, max_length=50)]
-    template: dict[str, Any] | list[dict[str, Any]] | str = Field(
+    template: dict[str, Any] | Annotated[list[dict[str, Any]], Field(max_length=20)] | str = Field(
         description="An object, a list of objects, or YAML text (several documents too)."
     )
     target: TargetBody | Targets
@@ -124,7 +156,7 @@ class SubmitWork(Request):
     priority: Annotated[int, Field(ge=-100, le=100)] = Field(
         default=0, description="Higher goes first; of the same priority the oldest does."
     )
-    not_before: AwareDatetime | None = Field(default=None, description="Not to be claimed earlier.")
+    not_before: Moment | None = Field(default=None, description="Not to be claimed earlier.")
     start_within_seconds: Annotated[int, Field(ge=1, le=365 * 86400)] | None = Field(
         default=None,
         description="If nobody claims it for so long, counted from when it may start, "
@@ -192,6 +224,9 @@ class WorkBody(Answer):
     labels: dict[str, str] = {}
     generator: str | None = Field(default=None, description="Who submitted it, if no admin.")
     generator_id: UUID | None = None
+    traceparent: str | None = Field(
+        default=None, description="The span that it was submitted in, if that was traced."
+    )
     target: list[dict[str, Any]] = []
     eligible_agents: int | None = Field(
         default=None, description="How many agents the target selects now."
@@ -289,7 +324,7 @@ class ReleaseWork(Request):
     """``POST /work/{id}/release``; an agent sends the claim, an admin need not."""
 
     claim_id: UUID | None = None
-    reason: Annotated[str, Field(max_length=MAX_MESSAGE)] = ""
+    reason: Words = ""
     delay_seconds: Annotated[float, Field(ge=0, le=86400)] = Field(
         default=0, description="Until it may be claimed again."
     )
@@ -298,7 +333,7 @@ class ReleaseWork(Request):
 class RequeueWork(Request):
     """``POST /work/{id}/requeue``."""
 
-    reason: Annotated[str, Field(max_length=MAX_MESSAGE)] = ""
+    reason: Words = ""
 
 
 class ReportProgress(Request):
@@ -308,8 +343,8 @@ class ReportProgress(Request):
     phase: Annotated[str, Field(max_length=20)]
     attempt: Annotated[int, Field(ge=1, le=1000)]
     retries: Annotated[int, Field(ge=0, le=1000)] = 0
-    message: Annotated[str, Field(max_length=MAX_MESSAGE)] = ""
-    retry_at: datetime | None = None
+    message: Words = ""
+    retry_at: Moment | None = None
 
 
 class CompleteWork(Request):
@@ -319,8 +354,10 @@ class CompleteWork(Request):
     success: bool | None = None
     outcome: Literal["succeeded", "failed", "cancelled"] | None = None
     retries: Annotated[int, Field(ge=0, le=1000)] = 0
-    message: Annotated[str, Field(max_length=MAX_MESSAGE)] = ""
-    result: dict[str, Any] = {}
+    message: Words = ""
+    result: Annotated[
+        dict[str, Any], AfterValidator(_check_result), AfterValidator(redact_all)
+    ] = {}
     retryable: bool = False
 
     @model_validator(mode="after")
@@ -424,7 +461,7 @@ class Heartbeat(Request):
     """
 
     incarnation: UUID
-    claims: Annotated[list[UUID], Field(max_length=10_000)] = []
+    claims: Annotated[list[UUID], Field(max_length=10_000, fail_fast=True)] = []
     capacity: Capacity | None = None
     capabilities: Capabilities | None = None
 

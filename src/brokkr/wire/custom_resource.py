@@ -21,6 +21,7 @@ from brokkr.work.model import (
     WorkStatus,
 )
 from brokkr.work.names import work_name
+from brokkr.work.trace import TraceContext
 
 API_VERSION: Final = "brokkr.io/v1alpha1"
 KIND: Final = "Work"
@@ -37,6 +38,8 @@ ANNOTATION_CLAIM_ID: Final = "brokkr.io/claim-id"
 ANNOTATION_CANCEL: Final = "brokkr.io/cancel"
 """Why the Work is to stop, in words; its presence is the request."""
 ANNOTATION_ACKNOWLEDGED: Final = "brokkr.io/acknowledged-at"
+ANNOTATION_TRACEPARENT: Final = "brokkr.io/traceparent"
+"""The span that the Work was submitted in; on the objects of an attempt: the attempt's."""
 
 
 def render_spec(
@@ -51,8 +54,13 @@ def render_spec(
     }
 
 
-def render_claimed(spec: Manifest, claim: Claim) -> dict[str, Any]:
+def render_claimed(
+    spec: Manifest, claim: Claim, trace: TraceContext | None = None
+) -> dict[str, Any]:
     """Render the Work resource of a claim: named and labelled for it alone."""
+    annotations = {ANNOTATION_CLAIM_ID: str(claim.claim_id)}
+    if trace is not None:
+        annotations[ANNOTATION_TRACEPARENT] = str(trace)
     return {
         "apiVersion": API_VERSION,
         "kind": KIND,
@@ -64,10 +72,19 @@ def render_claimed(spec: Manifest, claim: Claim) -> dict[str, Any]:
                 LABEL_AGENT: str(claim.agent_id),
                 LABEL_BROKER: claim.broker,
             },
-            "annotations": {ANNOTATION_CLAIM_ID: str(claim.claim_id)},
+            "annotations": annotations,
         },
         "spec": dict(spec),
     }
+
+
+def trace_of(resource: Manifest) -> TraceContext | None:
+    """Return the trace that a Work resource names; None if that is none, or not valid."""
+    metadata = resource.get("metadata")
+    annotations = metadata.get("annotations") if isinstance(metadata, Mapping) else None
+    if not isinstance(annotations, Mapping):
+        return None
+    return TraceContext.parse(annotations.get(ANNOTATION_TRACEPARENT))
 
 
 def work_from_resource(resource: Manifest) -> Work:
@@ -99,6 +116,7 @@ def work_from_resource(resource: Manifest) -> Work:
             claim=claim,
             cancel_reason=annotations.get(ANNOTATION_CANCEL, ""),
             acknowledged_at=_time(annotations.get(ANNOTATION_ACKNOWLEDGED)),
+            trace=trace_of(resource),
             status=status_from_resource(resource.get("status") or {}),
         )
     except (KeyError, TypeError, ValueError) as error:

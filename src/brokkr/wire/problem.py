@@ -40,7 +40,7 @@ STATUS: Final[Mapping[type[BrokkrError], HTTPStatus]] = MappingProxyType(
 )
 """The status of each branch of the tree; a leaf has its parent's."""
 
-_STANDARD = frozenset({"type", "title", "status", "detail", "instance", "code"})
+_STANDARD = frozenset({"type", "title", "status", "detail", "instance", "code", "request_id"})
 
 
 def status_of(error: BrokkrError) -> HTTPStatus:
@@ -68,7 +68,10 @@ def error_of(status: int, problem: Mapping[str, Any]) -> BrokkrError:
     """Make the error that a problem document speaks of, of the same class if known."""
     kind = _BY_CODE.get(str(problem.get("code")), _fallback(status))
     error = kind.__new__(kind)
-    error.args = (str(problem.get("detail") or problem.get("title") or f"HTTP {status}"),)
+    sentence = str(problem.get("detail") or problem.get("title") or f"HTTP {status}")
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR and "request_id" in problem:
+        sentence += f" (request {problem['request_id']})"  # by which its log can be searched
+    error.args = (sentence,)
     vars(error).update({k: v for k, v in problem.items() if k not in _STANDARD})
     return error
 

@@ -27,7 +27,8 @@ What can go wrong, as facts that callers treat differently.
     │   ├── AgentDrained           it is offered nothing
     │   ├── AgentNameTaken
     │   ├── AgentSuperseded        a newer process of this agent is at work
-    │   └── GeneratorNameTaken
+    │   ├── GeneratorNameTaken
+    │   └── LastAdminKey           nobody could make another one
     ├── LimitReached          429  later: `retry_after` says when
     └── BrokerUnavailable          client side: no answer, or a 5xx
         └── DatabaseUnavailable    the broker itself has no answer from PostgreSQL
@@ -268,6 +269,18 @@ class GeneratorNameTaken(Conflict):
     def __init__(self, name: str) -> None:
         super().__init__(f"a generator named {name!r} exists already")
         self.name = name
+
+
+class LastAdminKey(Conflict):
+    """No other living key could make keys, so this one stays."""
+
+    code = "last_admin_key"
+
+    def __init__(self, short_id: str) -> None:
+        super().__init__(
+            f"{short_id} is the last admin key that opens anything; make another one first"
+        )
+        self.short_id = short_id
 
 
 class LimitReached(BrokkrError):

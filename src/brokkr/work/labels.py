@@ -13,6 +13,7 @@ from brokkr.work.errors import InvalidAgent
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _SUBDOMAIN = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 _AGENT_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
+_ID = re.compile(r"[0-9a-f]{32}")
 
 MAX_PAIRS = 64
 MAX_ANNOTATION = 4096
@@ -38,6 +39,18 @@ def problem_with_value(value: str) -> str | None:
             f"the value {value!r} must be at most 63 letters, digits, '-', '_' or '.', "
             "and begin and end with a letter or digit"
         )
+    return None
+
+
+def problem_with_name(name: str) -> str | None:
+    """Say what is wrong with an agent's or a generator's name; None if nothing is."""
+    if len(name) > 63 or not _AGENT_NAME.fullmatch(name):
+        return (
+            f"{name!r} must be 1 to 63 lower-case letters, digits, '-' or '.', "
+            "and begin and end with a letter or digit"
+        )
+    if _ID.fullmatch(name.replace("-", "")):
+        return f"{name!r} looks like an id; who asks for it would not know which is meant"
     return None
 
 
@@ -80,12 +93,9 @@ def check_agent_name(name: str, *, field: str = "name") -> None:
     Raises:
         InvalidAgent: Says what a name looks like.
     """
-    if len(name) > 63 or not _AGENT_NAME.fullmatch(name):
-        raise InvalidAgent(
-            field,
-            f"{name!r} must be 1 to 63 lower-case letters, digits, '-' or '.', "
-            "and begin and end with a letter or digit",
-        )
+    problem = problem_with_name(name)
+    if problem is not None:
+        raise InvalidAgent(field, problem)
 
 
 def _check_count(pairs: Mapping[str, str], *, field: str) -> None:

@@ -12,6 +12,8 @@ from enum import StrEnum
 from typing import Any, TypeAlias
 from uuid import UUID
 
+from brokkr.work.trace import TraceContext
+
 Manifest: TypeAlias = Mapping[str, Any]
 """A Kubernetes object as JSON has it.  Opaque but to handlers and to ``wire``."""
 
@@ -107,6 +109,7 @@ class Work:
         claim_timeout: How long the claim lives without being renewed.
         cancel_reason: Why it is to stop, in words; empty while it is to go on.
         acknowledged_at: When the broker took the completion; None before that.
+        trace: The span that it was submitted in, if that is part of a trace.
     """
 
     name: str
@@ -124,11 +127,17 @@ class Work:
     cancel_reason: str
     acknowledged_at: datetime | None
     status: WorkStatus
+    trace: TraceContext | None = None
 
     @property
     def attempt(self) -> int:
         """Return the number of the current attempt, counted from 1."""
         return self.status.retries + 1
+
+    @property
+    def span(self) -> TraceContext | None:
+        """Return the span that is the execution of its claim."""
+        return None if self.trace is None else self.trace.child(self.claim.claim_id)
 
     @property
     def cancel_requested(self) -> bool:

@@ -13,7 +13,9 @@ not on it is refused by name.
 # refused, and so is a URL with a user name or password in it; a Build names its
 # secrets (``cloneSecret``, ``pushSecret``), and they live in the cluster.
 
+import json
 import re
+import reprlib
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, Final
@@ -36,14 +38,17 @@ ALLOWED_KINDS: Final[Mapping[str, frozenset[tuple[str, str]]]] = MappingProxyTyp
 
 MAX_DEPTH = 64
 MAX_DOCUMENTS = 20
+MAX_VALUES = 10_000
+MAX_BYTES = 512 * 1024
+"""As JSON: etcd takes 1.5 MiB, and what is made of a template carries more than it."""
 
-# ``user@`` alone is how ssh URLs name the account; a password after it is a secret, and
-# so is any user information in an http URL (tokens are sent that way).
-_CREDENTIALS = re.compile(r"(?i)\b(?:https?://[^/\s@]*@|[a-z][a-z0-9+.-]*://[^/\s@:]*:[^/\s@]*@)")
+# Who reads it left to right takes linear time: no part of it can begin where another ends.
+_USER_INFO = re.compile(r"://([^/\s@]*)@")
+_HTTP = re.compile(r"(?i)https?\Z")
 # JSON can write both, and no database can store them.
 _NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 _REFUSED_METADATA = ("ownerReferences", "finalizers", "generateName", "managedFields", "uid")
-_DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?")
+_DNS_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 
 
 def documents(template: Manifest) -> list[Manifest]:
@@ -79,6 +84,7 @@ def check_template(work_type: str, template: Manifest, *, namespace: str | None 
         known = ", ".join(sorted(ALLOWED_KINDS))
         raise InvalidWork("work_type", f"{work_type!r} is not known; known types: {known}")
 
+    _check_size(template)
     found = documents(template)
     if len(found) > MAX_DOCUMENTS:
         raise InvalidWork("template", f"has {len(found)} documents; at most {MAX_DOCUMENTS}")
@@ -95,6 +101,25 @@ def check_template(work_type: str, template: Manifest, *, namespace: str | None 
         _check_build(found)
 
 
+def _check_size(template: Manifest) -> None:
+    level: list[Any] = [template]
+    values = depth = 0
+    while level:
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise InvalidWork("template", f"is nested deeper than {MAX_DEPTH} levels")
+        below: list[Any] = []
+        for each in level:
+            below.extend(each.values() if isinstance(each, Mapping) else each)
+        values += len(below)
+        if values > MAX_VALUES:
+            raise InvalidWork("template", f"holds more than {MAX_VALUES} values")
+        level = [each for each in below if isinstance(each, Mapping | list)]
+    size = len(json.dumps(template, ensure_ascii=False).encode(errors="surrogatepass"))
+    if size > MAX_BYTES:
+        raise InvalidWork("template", f"is {size} bytes of JSON; at most {MAX_BYTES} are taken")
+
+
 def _check_document(document: Manifest, allowed: frozenset[tuple[str, str]], path: str) -> None:
     api_version, kind = document.get("apiVersion"), document.get("kind")
     if kind == "Secret":
@@ -106,7 +131,9 @@ def _check_document(document: Manifest, allowed: frozenset[tuple[str, str]], pat
     if not any((api_version, kind) == each for each in allowed):
         kinds = ", ".join(sorted(f"{k} ({v})" for v, k in allowed))
         raise InvalidWork(
-            f"{path}.kind", f"{kind!r} ({api_version!r}) is not allowed here; allowed: {kinds}"
+            f"{path}.kind",
+            f"{reprlib.repr(kind)} ({reprlib.repr(api_version)}) is not allowed here; "
+            f"allowed: {kinds}",
         )
     metadata = document.get("metadata", {})
     if not isinstance(metadata, Mapping):
@@ -119,7 +146,7 @@ def _check_document(document: Manifest, allowed: frozenset[tuple[str, str]], pat
             raise InvalidWork(f"{path}.metadata.{refused}", "must not be given: the agent sets it")
     _check_name(metadata.get("name"), path)
     for where, value in _strings(document, path):
-        if _CREDENTIALS.search(value):
+        if "@" in value and _has_credentials(value):
             raise InvalidWork(
                 where,
                 "a URL here carries credentials; put them into a secret in the cluster and "
@@ -129,12 +156,26 @@ def _check_document(document: Manifest, allowed: frozenset[tuple[str, str]], pat
             raise InvalidWork(where, "contains a NUL character or half a surrogate pair")
 
 
+def _has_credentials(text: str) -> bool:
+    """
+    Say whether a URL in a text carries credentials.
+
+    ``user@`` alone is how ssh URLs name the account; a password after it is a secret, and
+    so is any user information in an http URL (tokens are sent that way).
+    """
+    return any(
+        ":" in found[1] or _HTTP.search(text, max(0, found.start() - 5), found.start())
+        for found in _USER_INFO.finditer(text)
+    )
+
+
 def _check_name(name: object, path: str) -> None:
     if name is not None and not (
-        isinstance(name, str) and len(name) <= 63 and _DNS_LABEL.fullmatch(name)
+        isinstance(name, str) and len(name) <= 63 and _DNS_NAME.fullmatch(name)
     ):
         raise InvalidWork(
-            f"{path}.metadata.name", f"{name!r} is not a Kubernetes name of at most 63 characters"
+            f"{path}.metadata.name",
+            f"{reprlib.repr(name)} is not a Kubernetes name of at most 63 characters",
         )
 
 
@@ -203,10 +244,8 @@ def _check_build_spec(spec: Manifest) -> None:
         )
 
 
-def _strings(value: Any, path: str, depth: int = 0) -> Iterator[tuple[str, str]]:
+def _strings(value: Any, path: str) -> Iterator[tuple[str, str]]:
     """Walk all strings, keys included, with the path to each."""
-    if depth > MAX_DEPTH:
-        raise InvalidWork("template", f"is nested deeper than {MAX_DEPTH} levels")
     if isinstance(value, str):
         yield path, value
     elif isinstance(value, Mapping):
@@ -214,7 +253,7 @@ def _strings(value: Any, path: str, depth: int = 0) -> Iterator[tuple[str, str]]
             if not isinstance(key, str):
                 raise InvalidWork(path, f"has a key that is not a string: {key!r}")
             yield path, key
-            yield from _strings(each, f"{path}.{key}", depth + 1)
+            yield from _strings(each, f"{path}.{key}")
     elif isinstance(value, list):
         for index, each in enumerate(value):
-            yield from _strings(each, f"{path}[{index}]", depth + 1)
+            yield from _strings(each, f"{path}[{index}]")

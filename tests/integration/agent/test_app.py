@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 from pydantic import SecretStr
 
+from brokkr import __version__
 from brokkr.agent.app import ClusterNotReady, run
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.config import KubeConfig
@@ -19,6 +20,7 @@ from brokkr.agent.settings import AgentSettings, WorkCrdSettings, WorkQueueSetti
 from brokkr.client import BrokerClient
 from brokkr.local.control_plane import ControlPlane
 from brokkr.wire.bodies import (
+    Capabilities,
     ClaimOne,
     Heartbeat,
     RegisterAgent,
@@ -131,6 +133,25 @@ async def stage(
             ),
         ),
     )
+
+
+async def test_an_agent_says_what_it_executes_and_how_much_more_it_would(stage: Stage) -> None:
+    async def free() -> int | None:
+        said = await stage.broker.admin.get_agent(stage.agent_id)
+        return None if said.capacity is None else said.capacity.free
+
+    async def is_free(slots: int) -> bool:
+        return await free() == slots
+
+    async with stage.shipwright(never), stage.agent():
+        await eventually(lambda: is_free(2))
+        await stage.submit(claim_timeout_seconds=1)
+        await eventually(lambda: is_free(1))
+        await stage.submit(claim_timeout_seconds=1)
+        await eventually(lambda: is_free(0))
+
+    said = await stage.broker.admin.get_agent(stage.agent_id)
+    assert said.capabilities == Capabilities(types=["build"], version=__version__)
 
 
 async def test_a_build_ends_in_the_log_with_its_digest(stage: Stage) -> None:

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from brokkr import __version__
 from brokkr.agent.claims import HeldClaims
 from brokkr.agent.controller.caches import Caches
 from brokkr.agent.controller.decide import Policy
@@ -17,7 +18,15 @@ from brokkr.agent.kube.resources import BUILD_RUNS, BUILDS
 from brokkr.agent.resources import create_work
 from brokkr.agent.settings import WorkQueueSettings
 from brokkr.client import BrokerClient
-from brokkr.wire.bodies import ClaimOne, RegisterAgent, SubmitWork, TargetBody, WorkState
+from brokkr.wire.bodies import (
+    Capabilities,
+    Capacity,
+    ClaimOne,
+    RegisterAgent,
+    SubmitWork,
+    TargetBody,
+    WorkState,
+)
 from brokkr.work.backoff import Backoff
 from brokkr.work.names import work_name
 from support.broker import RunningBroker
@@ -94,6 +103,10 @@ async def test_a_controller_that_is_stuck_loses_its_leases_and_gets_them_back(
             return (await broker.admin.get_work(work.id)).status is state
 
         assert await beats_into(WorkState.CLAIMED)
+        said = await broker.admin.get_agent(agent.id)
+        assert said.capabilities == Capabilities(types=["build"], version=__version__)
+        # It is not to claim anything, so it has no room, either.
+        assert said.capacity == Capacity(max_concurrent=4, free=0)
         now += PATIENCE
         await eventually(lambda: beats_into(WorkState.PENDING))
         controller.last_looked_at[work_name(work.id, round=1)] = now

@@ -10,7 +10,12 @@ from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.resources import WORKS
 from brokkr.agent.resources import create_work
 from brokkr.wire.bodies import ClaimBody
-from brokkr.wire.custom_resource import ANNOTATION_CLAIM_ID, LABEL_AGENT, render_spec
+from brokkr.wire.custom_resource import (
+    ANNOTATION_CLAIM_ID,
+    ANNOTATION_TRACEPARENT,
+    LABEL_AGENT,
+    render_spec,
+)
 from brokkr.work.errors import InvalidWork
 from brokkr.work.names import work_name
 from support.factories import AGENT_ID, a_build_template
@@ -86,3 +91,19 @@ async def test_a_claim_without_a_spec_is_refused(kube: KubeClient, namespace: st
     claim = a_claim().model_copy(update={"resource": {"spec": "rm -rf /"}})
     with pytest.raises(InvalidWork, match="without a spec"):
         await create_work(kube, namespace, claim, agent_id=AGENT_ID)
+
+
+@pytest.mark.parametrize("flags", ["01", "00", "no flags"])
+async def test_a_trace_is_written_if_it_is_one_whatever_the_broker_sends(
+    kube: KubeClient, namespace: str, flags: str
+) -> None:
+    traceparent = f"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-{flags}"
+    claim = a_claim()
+    claim.resource["metadata"] = {"annotations": {ANNOTATION_TRACEPARENT: traceparent, "x": "y"}}
+    await create_work(kube, namespace, claim, agent_id=AGENT_ID)
+
+    (only,), _ = await kube.list(WORKS, namespace)
+    expected = {ANNOTATION_CLAIM_ID: str(claim.claim_id)}
+    if flags != "no flags":
+        expected[ANNOTATION_TRACEPARENT] = traceparent
+    assert only["metadata"]["annotations"] == expected

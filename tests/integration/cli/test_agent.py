@@ -1,12 +1,16 @@
 """``brokkr agent`` against a real broker."""
 
 import json
+import re
 import signal
 from pathlib import Path
+from uuid import uuid4
 
+import pytest
 import yaml
 
 from brokkr.client import BrokerClient
+from brokkr.wire.bodies import Capabilities, Capacity, Heartbeat
 from support.broker import RunningBroker
 from support.command_line import CommandLine
 
@@ -60,8 +64,54 @@ async def test_the_list_has_a_line_for_each_agent_by_name(brokkr: CommandLine) -
     assert "is=a" in listed.out.splitlines()[1]
 
 
-async def test_an_unknown_agent_ends_with_5(brokkr: CommandLine) -> None:
-    assert (await brokkr("agent", "label", "nobody", "a=b")).code == 5
+async def test_an_agent_shows_what_it_said_of_itself(
+    brokkr: CommandLine, broker: RunningBroker
+) -> None:
+    created = json.loads((await brokkr("agent", "create", "edge-1", "-o", "json")).out)
+    beat = Heartbeat(
+        incarnation=uuid4(),
+        capacity=Capacity(max_concurrent=4, free=3),
+        capabilities=Capabilities(types=["build", "test"], version="1.2"),
+    )
+    async with BrokerClient(broker.url, created["key"]) as client:
+        await client.heartbeat(created["id"], beat)
+
+    shown = (await brokkr("agent", "get", "edge-1")).out
+    listed = (await brokkr("agent", "list")).out
+
+    facts = dict(re.split(r"  +", line, maxsplit=1) for line in shown.splitlines())
+    expected = {
+        "id": created["id"],
+        "work types": "build,test",
+        "version": "1.2",
+        "holds": "0",
+        "free slots": "3 of 4",
+    }
+    assert facts | expected == facts
+    assert re.split(r"  +", listed.splitlines()[1])[4:8] == ["build,test", "0", "3 of 4", "no"]
+
+
+async def test_an_agent_is_drained_and_undrained(brokkr: CommandLine) -> None:
+    await brokkr("agent", "create", "edge-1")
+
+    drained = await brokkr("agent", "drain", "edge-1")
+    shown = (await brokkr("agent", "get", "edge-1")).out
+    listed = (await brokkr("agent", "list")).out
+    undrained = await brokkr("agent", "undrain", "edge-1", "-o", "json")
+
+    assert drained.out == "agent edge-1 is drained; it holds nothing\n"
+    assert re.search(r"^drained since  20", shown, re.MULTILINE)
+    assert re.split(r"  +", listed.splitlines()[1])[7] == "yes"
+    assert json.loads(undrained.out)["drained_at"] is None
+
+
+@pytest.mark.parametrize(
+    "words", [("label", "nobody", "a=b"), ("get", "nobody"), ("drain", "nobody")]
+)
+async def test_an_unknown_agent_ends_with_5(brokkr: CommandLine, words: tuple[str, ...]) -> None:
+    done = await brokkr("agent", *words)
+
+    assert (done.code, done.err) == (5, "error: there is no agent nobody\n")
 
 
 async def test_the_definition_of_the_work_resource_is_printed(tmp_path: Path) -> None:
@@ -89,7 +139,7 @@ async def test_an_agent_that_is_told_to_stop_ends_well(tmp_path: Path) -> None:
     words = ("--kubeconfig", "kubeconfig", "--broker-url", "http://127.0.0.1:1", "--key", "k")
     async with CommandLine(tmp_path).started("agent", "run", *words) as process:
         assert process.stderr is not None
-        assert b"waiting" in await process.stderr.readline()
+        assert b"server not reached" in await process.stderr.readline()
         process.send_signal(signal.SIGTERM)
         await process.communicate()
 

@@ -12,6 +12,7 @@ import yaml
 
 from brokkr.client import BrokerClient
 from brokkr.wire.bodies import ClaimBody, ClaimSome, CompleteWork, RegisterAgent, ReportProgress
+from brokkr.wire.tenants import CreateGenerator
 from support.broker import RunningBroker
 from support.command_line import CommandLine
 from support.templates import a_build, a_config_map
@@ -67,6 +68,18 @@ async def submitted(brokkr: CommandLine, *words: str) -> str:
     return work_id
 
 
+async def test_submit_is_a_part_of_the_trace_that_it_runs_in(
+    brokkr: CommandLine, broker: RunningBroker
+) -> None:
+    traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    brokkr.environment["TRACEPARENT"] = traceparent
+    traced = await broker.admin.get_work(UUID(await submitted(brokkr)))
+    brokkr.environment["TRACEPARENT"] = "not a trace"
+    untraced = await broker.admin.get_work(UUID(await submitted(brokkr)))
+
+    assert (traced.traceparent, untraced.traceparent) == (traceparent, None)
+
+
 async def test_submit_says_the_id_and_how_many_agents_match(
     brokkr: CommandLine, agent: PlayedAgent
 ) -> None:
@@ -93,6 +106,26 @@ async def test_submit_sends_everything_that_was_given(brokkr: CommandLine) -> No
         }
     ]
     assert (work["max_retries"], work["priority"], work["claim_timeout_seconds"]) == (1, 5, 90)
+
+
+async def test_submit_sends_when_it_may_start_and_how_it_is_found(brokkr: CommandLine) -> None:
+    words = (
+        *("--label", "app=shop", "--label", "team=ml", "--max-handoffs", "2"),
+        *("--not-before", "2100-01-31T12:00:00Z", "--start-within", "60"),
+        *("--idempotency-key", "build-17"),
+    )
+    work_id = await submitted(brokkr, *words)
+    again = await submitted(brokkr, *words)
+    other = await brokkr("work", "submit", "build.yaml", "--agent", "a", *words)
+
+    work = json.loads((await brokkr("work", "get", work_id, "-o", "json")).out)
+    assert again == work_id
+    assert (other.code, "build-17" in other.err) == (1, True)
+    assert (work["labels"], work["max_handoffs"]) == ({"app": "shop", "team": "ml"}, 2)
+    assert (work["not_before"], work["start_deadline"]) == (
+        "2100-01-31T12:00:00Z",
+        "2100-01-31T12:01:00Z",
+    )
 
 
 async def test_submit_takes_several_documents_from_standard_input(brokkr: CommandLine) -> None:
@@ -228,6 +261,126 @@ async def test_list_shows_the_newest_first_and_filters(
     assert rest.out.splitlines()[1].split()[0] == ids[0]
 
 
+async def test_list_finds_work_by_its_labels_its_generator_and_its_end(
+    brokkr: CommandLine, broker: RunningBroker, agent: PlayedAgent
+) -> None:
+    generator = await broker.admin.create_generator(CreateGenerator(name="ci"))
+    mine = await submitted(brokkr, "--label", "app=shop", "--label", "team=ml")
+    await submitted(brokkr, "--label", "app=shop")
+    theirs = await submitted(brokkr, "--key", generator.key)
+    await agent.complete(await agent.claim(), "failed", message="no")
+
+    async def found(*words: str) -> list[str]:
+        listed = await brokkr("work", "list", *words)
+        return [line.split()[0] for line in listed.out.splitlines()[1:]]
+
+    assert await found("--label", "app=shop", "--label", "team=ml") == [mine]
+    assert await found("--generator", "ci") == [theirs]
+    assert await found("--outcome", "failed", "--since", "2026-01-01T00:00:00Z") == [mine]
+    assert await found("--outcome", "succeeded") == []
+    shown = (await brokkr("work", "get", theirs)).out
+    assert re.search(r"^generator +ci$", shown, re.MULTILINE)
+
+
+async def test_events_are_listed_in_words_and_for_programs(
+    brokkr: CommandLine, agent: PlayedAgent
+) -> None:
+    work_id = await submitted(brokkr)
+    await agent.complete(await agent.claim(), "failed", message="no such revision")
+
+    shown = await brokkr("work", "events", work_id)
+    page = json.loads((await brokkr("work", "events", work_id, "-o", "json")).out)
+
+    kinds = ["submitted", "claimed", "completed"]
+    rows = [re.split(r"  +", line) for line in shown.out.splitlines()]
+    assert [row[0] for row in rows] == ["NUMBER", "1", "2", "3"]
+    assert [row[2] for row in rows[1:]] == kinds
+    assert rows[3][3:] == ["agent:edge-1", "failed: no such revision"]
+    assert [each["kind"] for each in page["items"]] == kinds
+
+
+async def test_followed_events_are_printed_as_they_happen_one_in_a_line(
+    brokkr: CommandLine, agent: PlayedAgent
+) -> None:
+    work_id = await submitted(brokkr)
+    words = ("work", "events", work_id, "--follow", "-o", "json")
+    async with brokkr.started(*words) as process:
+        assert process.stdout is not None
+        first = json.loads(await process.stdout.readline())
+        claim = await agent.claim()
+        second = json.loads(await process.stdout.readline())
+        await agent.complete(claim, "succeeded")
+        out, err = await process.communicate()
+    as_yaml = await brokkr("work", "events", work_id, "--follow", "-o", "yaml")
+    as_text = await brokkr("work", "events", work_id, "--follow")
+
+    assert [first["kind"], second["kind"]] == ["submitted", "claimed"]
+    assert [json.loads(line)["kind"] for line in out.splitlines()] == ["completed"]
+    assert (process.returncode, err) == (0, b"")
+    assert [each["number"] for each in yaml.safe_load_all(as_yaml.out)] == [1, 2, 3]
+    assert as_text.out.splitlines()[1].endswith("  claimed  agent:edge-1  claimed by edge-1")
+
+
+async def test_explain_says_what_work_waits_for(brokkr: CommandLine, agent: PlayedAgent) -> None:
+    work_id = await submitted(brokkr)
+    await brokkr("agent", "create", "edge-2")
+
+    shown = await brokkr("work", "explain", work_id)
+    one = json.loads(
+        (await brokkr("work", "explain", work_id, "--agent", "edge-2", "-o", "json")).out
+    )
+    unknown = await brokkr("work", "explain", work_id, "--agent", "edge-3")
+
+    lines = shown.out.splitlines()
+    assert lines[0] == "Nobody can claim it now: of 1 agent for it, 1 not heard of."
+    assert [re.split(r"  +", line) for line in lines[3:]] == [
+        ["edge-1", "not_seen", "-", "was never heard of"],
+        ["edge-2", "does_not_match", "-", "has no label gpu, wanted 'true'"],
+    ]
+    assert [each["name"] for each in one["waiting"]["agents"]] == ["edge-2"]
+    assert (unknown.code, unknown.err) == (5, "error: there is no agent edge-3\n")
+
+
+async def test_work_is_taken_from_its_agent_and_queued_again(
+    brokkr: CommandLine, agent: PlayedAgent
+) -> None:
+    work_id = await submitted(brokkr)
+    await agent.claim()
+
+    released = await brokkr(
+        "work", "release", work_id, "--reason", "edge-1 hangs", "--delay", "3600"
+    )
+    again = await brokkr("work", "release", work_id)
+    shown = json.loads((await brokkr("work", "events", work_id, "-o", "json")).out)
+
+    assert (released.code, released.err) == (0, "")
+    assert released.out.startswith(f"work {work_id}: queued again, not before 20")
+    assert (again.code, again.err) == (
+        1,
+        f"error: nobody holds work {work_id}: it is pending already\n",
+    )
+    assert shown["items"][-1]["detail"]["message"] == "edge-1 hangs"
+
+
+async def test_finished_work_is_queued_again_with_its_history(
+    brokkr: CommandLine, agent: PlayedAgent
+) -> None:
+    work_id = await submitted(brokkr)
+    early = await brokkr("work", "requeue", work_id)
+    await agent.complete(await agent.claim(), "failed", message="disk full")
+
+    requeued = await brokkr("work", "requeue", work_id, "--reason", "the disk is larger")
+    shown = await brokkr("work", "events", work_id)
+
+    assert (early.code, early.err) == (
+        1,
+        f"error: work {work_id} is not finished: it is PENDING\n",
+    )
+    assert requeued.out == f"work {work_id}: queued again\n"
+    assert shown.out.splitlines()[-1].endswith(": the disk is larger")
+    assert str((await agent.claim()).id) == work_id
+
+
 async def test_cancel_ends_pending_work_and_asks_the_agent_of_claimed_work(
     brokkr: CommandLine, agent: PlayedAgent
 ) -> None:
@@ -257,6 +410,26 @@ async def test_cancel_ends_pending_work_and_asks_the_agent_of_claimed_work(
         (("get", "00000000-0000-7000-8000-000000000000"), 5, "there is no work 00000000-"),
         (("list", "--agent", "nobody"), 5, "there is no agent nobody"),
         (("list", "--since", "yesterday"), 2, "since: "),
+        (("list", "--label", "app"), 2, "label: "),
+        (("list", "--outcome", "well"), 2, "outcome: "),
+        (("list", "--generator", "nobody"), 5, "there is no generator nobody"),
+        (("submit", "build.yaml", "--agent", "a", "--label", "app"), 2, "--label: 'app' must"),
+        (("submit", "build.yaml", "--agent", "a", "--not-before", "noon"), 2, "not_before: "),
+        (("submit", "build.yaml", "--agent", "a", "--max-handoffs", "-1"), 2, "max_handoffs: "),
+        (("release", "00000000-0000-7000-8000-000000000000"), 5, "there is no work 00000000-"),
+        (
+            ("release", "00000000-0000-7000-8000-000000000000", "--delay", "-1"),
+            2,
+            "delay_seconds: ",
+        ),
+        (("requeue", "00000000-0000-7000-8000-000000000000"), 5, "there is no work 00000000-"),
+        (("explain", "00000000-0000-7000-8000-000000000000"), 5, "there is no work 00000000-"),
+        (("events", "00000000-0000-7000-8000-000000000000"), 5, "there is no work 00000000-"),
+        (
+            ("events", "00000000-0000-7000-8000-000000000000", "--follow"),
+            5,
+            "there is no work 00000000-",
+        ),
         (("list", "--key", "wrong"), 4, "this API key is not known"),
         (("list", "--url", "http://127.0.0.1:1"), 3, "no answer from http://127.0.0.1:1"),
         (("list", "--config", "none.toml"), 2, "none.toml: No such file"),

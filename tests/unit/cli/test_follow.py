@@ -1,20 +1,26 @@
-"""A Work's story, told of what the broker says."""
+"""A Work's story, told of what the broker has written down."""
 
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
 
-from brokkr.cli.follow import follow, story
-from brokkr.wire.bodies import Progress, WorkBody, WorkState
+from brokkr.cli.follow import follow, render_event
+from brokkr.wire.bodies import WorkBody, WorkState
+from brokkr.wire.events import WorkEvent
 from brokkr.work.errors import BrokerUnavailable
 
 START = datetime(2026, 1, 2, 3, 4, 0, tzinfo=UTC)
+LATER = "2026-01-02T03:04:10+00:00"
 
 
-def after(seconds: float) -> datetime:
-    return START + timedelta(seconds=seconds)
+def an_event(
+    kind: str, *, number: int = 1, actor: str = "agent:edge-1", seconds: float = 0, **detail: Any
+) -> WorkEvent:
+    at = START + timedelta(seconds=seconds)
+    return WorkEvent(number=number, at=at, kind=kind, actor=actor, detail=detail)
 
 
 def a_work(status: WorkState = WorkState.PENDING, **fields: Any) -> WorkBody:
@@ -31,97 +37,91 @@ def a_work(status: WorkState = WorkState.PENDING, **fields: Any) -> WorkBody:
     )
 
 
-def claimed(progress: Progress | None = None, **fields: Any) -> WorkBody:
-    given = {"claimed_at": after(1), "agent": "edge-1", "round": 1, "progress": progress}
-    return a_work(WorkState.CLAIMED, **{**given, **fields})
-
-
-def progress(phase: str, attempt: int, message: str = "", **fields: Any) -> Progress:
-    return Progress(
-        phase=phase,
-        attempt=attempt,
-        retries=attempt - 1,
-        message=message,
-        reported_at=after(2),
-        **fields,
-    )
-
-
-def texts(work: WorkBody) -> list[str]:
-    return [each.text for each in story(work)]
-
-
 @pytest.mark.parametrize(
-    ("work", "last"),
+    ("event", "line"),
     [
-        (a_work(eligible_agents=1), "queued"),
-        (a_work(eligible_agents=0), "waiting: no agent matches the target"),
-        (a_work(lost_claims=2), "queued again: lost by its agent (2)"),
-        (claimed(), "claimed by edge-1"),
-        (claimed(progress("Running", 1)), "attempt 1 running"),
+        (an_event("submitted", actor="admin:k", priority=1), "queued"),
+        (an_event("submitted", not_before=LATER), "queued; not before 2026-01-02 03:04:10Z"),
+        (an_event("claimed", round=1), "claimed by edge-1"),
+        (an_event("progress", phase="Running", attempt=1), "attempt 1 running"),
         (
-            claimed(progress("Running", 2, "attempt 2 of 4: pulling")),
+            an_event("progress", phase="Running", attempt=2, message="attempt 2 of 4: pulling"),
             "attempt 2 running: pulling",
         ),
         (
-            claimed(progress("Pending", 2, "attempt 1 failed: evicted", retry_at=after(10))),
-            "attempt 1 failed: evicted; retry at 03:04:10 UTC",
+            an_event("attempt_failed", retries=1, message="evicted", retry_at=LATER),
+            "evicted; retry at 03:04:10 UTC",
         ),
-        (claimed(cancel_requested_at=after(3)), "cancel requested"),
-        (a_work(WorkState.SUCCEEDED, success=True, result_message="built"), "succeeded"),
-        (a_work(WorkState.FAILED, success=False, result_message="no git"), "failed: no git"),
-        (a_work(WorkState.QUARANTINED, success=False), "quarantined"),
+        (an_event("attempt_failed", retries=1), "attempt 1 failed"),
+        (an_event("lease_lost", actor="broker", agent="edge-2"), "queued again: lost by edge-2"),
+        (an_event("lease_revived"), "edge-1 is back, and goes on"),
+        (
+            an_event("released", agent="edge-1", message="draining"),
+            "queued again: taken from edge-1: draining",
+        ),
+        (
+            an_event("released", actor="admin:k", agent="edge-1", not_before=LATER),
+            "queued again: taken from edge-1 by admin:k; not before 2026-01-02 03:04:10Z",
+        ),
+        (
+            an_event("handed_off", message="no disk", not_before=LATER),
+            "handed on by edge-1: no disk; not before 2026-01-02 03:04:10Z",
+        ),
+        (an_event("cancel_requested", actor="admin:k"), "cancel requested"),
+        (an_event("completed", outcome="succeeded", message="built"), "succeeded"),
+        (an_event("completed", outcome="failed", message="no git"), "failed: no git"),
+        (
+            an_event("quarantined", actor="broker", outcome="quarantined", message="lost"),
+            "quarantined: lost",
+        ),
+        (
+            an_event("requeued", actor="admin:k", reason="the disk is larger", message="full"),
+            "queued again by admin:k: the disk is larger",
+        ),
+        (an_event("promoted"), "promoted"),  # of a newer broker
+        (an_event("submitted", not_before="soon"), "queued"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_the_last_chapter_is_what_happened_last(work: WorkBody, last: str) -> None:
-    assert texts(work)[-1] == last
-
-
-def test_a_finished_work_is_told_from_its_beginning() -> None:
-    work = a_work(
-        WorkState.SUCCEEDED,
-        claimed_at=after(1),
-        agent="edge-1",
-        completed_at=after(9),
-        success=True,
-    )
-
-    assert [(each.text, each.at) for each in story(work)] == [
-        ("queued", after(0)),
-        ("claimed by edge-1", after(1)),
-        ("succeeded", after(9)),
-    ]
+def test_each_event_is_told_in_a_line(event: WorkEvent, line: str) -> None:
+    assert render_event(event) == line
 
 
 class Script:
-    """Plays a broker that says one thing after the other."""
+    """Plays a broker: what it sends to each who follows, and what it says of the Work then."""
 
-    def __init__(self, *answers: WorkBody | BrokerUnavailable) -> None:
-        self.answers = list(answers)
+    def __init__(
+        self, *streams: list[WorkEvent | BrokerUnavailable], works: list[WorkBody]
+    ) -> None:
+        self.streams = list(streams)
+        self.works = works
+        self.asked_after: list[int] = []
+
+    async def follow_events(
+        self, work_id: UUID, *, after: int, away: Any
+    ) -> AsyncIterator[WorkEvent]:
+        self.asked_after.append(after)
+        for each in self.streams.pop(0):
+            if isinstance(each, BrokerUnavailable):
+                away(each)
+            else:
+                yield each
 
     async def get_work(self, work_id: UUID) -> WorkBody:
-        answer = self.answers.pop(0)
-        if isinstance(answer, BrokerUnavailable):
-            raise answer
-        return answer
+        return self.works.pop(0)
 
 
-async def test_each_change_is_said_once_with_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("brokkr.cli.follow.LOOK_SECONDS", 0)
-    running = claimed(progress("Running", 1))
-    done = a_work(
-        WorkState.SUCCEEDED,
-        claimed_at=after(1),
-        agent="edge-1",
-        round=1,
-        completed_at=after(65.25),
-        success=True,
-    )
+async def test_each_event_is_told_with_its_time() -> None:
+    done = a_work(WorkState.SUCCEEDED)
+    events = [
+        an_event("submitted"),
+        an_event("claimed", number=2, seconds=1),
+        an_event("completed", number=3, seconds=65.25, outcome="succeeded"),
+    ]
     lines: list[str] = []
 
     finished = await follow(
-        Script(a_work(), claimed(), running, running, done),  # type: ignore[arg-type]
+        Script([*events[:2], BrokerUnavailable("no answer"), events[2]], works=[done]),  # type: ignore[arg-type]
         a_work(),
         say=lines.append,
     )
@@ -130,31 +130,44 @@ async def test_each_change_is_said_once_with_its_time(monkeypatch: pytest.Monkey
     assert lines == [
         "    0.0 s  queued",
         "    1.0 s  claimed by edge-1",
-        "    2.0 s  attempt 1 running",
+        "the broker does not answer; asking again (no answer)",
         "   65.2 s  succeeded",
     ]
 
 
-async def test_a_second_claim_is_told_like_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("brokkr.cli.follow.LOOK_SECONDS", 0)
-    lines: list[str] = []
-    again = claimed(round=2, claimed_at=after(100))
-    done = a_work(WorkState.FAILED, success=False, round=2, completed_at=after(101))
-
-    await follow(Script(again, done), claimed(), say=lines.append)  # type: ignore[arg-type]
-
-    assert [line.split("s  ")[1] for line in lines].count("claimed by edge-1") == 2
-
-
-async def test_a_broker_that_stays_away_ends_the_following(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("brokkr.cli.follow.LOOK_SECONDS", 0)
-    monkeypatch.setattr("brokkr.cli.follow.PATIENCE_SECONDS", 0)
-    away = BrokerUnavailable("no answer")
+async def test_a_work_that_matches_nobody_is_said_to_wait() -> None:
     lines: list[str] = []
 
-    with pytest.raises(BrokerUnavailable):
-        await follow(Script(away, away), a_work(), say=lines.append)  # type: ignore[arg-type]
+    await follow(
+        Script([an_event("submitted")], works=[a_work(WorkState.CANCELLED)]),  # type: ignore[arg-type]
+        a_work(eligible_agents=0),
+        say=lines.append,
+    )
 
-    assert lines[-1] == "the broker does not answer; asking again (no answer)"
+    assert lines[1] == "    0.0 s  waiting: no agent matches the target"
+
+
+async def test_a_work_that_was_queued_again_meanwhile_is_followed_on() -> None:
+    script = Script(
+        [an_event("completed", number=3, outcome="failed")],
+        [an_event("requeued", number=4), an_event("completed", number=5, outcome="succeeded")],
+        works=[a_work(), a_work(WorkState.SUCCEEDED)],
+    )
+
+    finished = await follow(script, a_work(), say=lambda _: None)  # type: ignore[arg-type]
+
+    assert finished.status is WorkState.SUCCEEDED
+    assert script.asked_after == [0, 3]
+
+
+async def test_what_comes_from_elsewhere_does_not_command_the_terminal() -> None:
+    lines: list[str] = []
+    event = an_event("completed", outcome="failed", message="\x1b[2Jno\ngit")
+
+    await follow(
+        Script([event], works=[a_work(WorkState.FAILED)]),  # type: ignore[arg-type]
+        a_work(),
+        say=lines.append,
+    )
+
+    assert lines == ["    0.0 s  failed: [2Jno git"]

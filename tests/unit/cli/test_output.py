@@ -12,6 +12,7 @@ from brokkr.cli.output import (
     render_columns,
     render_facts,
     render_pairs,
+    render_seconds,
     render_size,
     render_time,
     show,
@@ -79,3 +80,21 @@ def test_times_are_in_utc() -> None:
 )
 def test_sizes_are_readable_and_exact(size: int, text: str) -> None:
     assert render_size(size) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, ""),
+        (0, "0.0 s"),
+        (59.94, "59.9 s"),
+        (60, "1 min 0 s"),
+        (3599.4, "59 min 59 s"),
+        (3600, "1 h 0 min"),
+        (90061, "25 h 1 min"),
+    ],
+)
+def test_how_long_something_takes_is_said_in_units_that_matter(
+    seconds: float | None, text: str
+) -> None:
+    assert render_seconds(seconds) == text

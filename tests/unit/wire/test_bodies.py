@@ -5,9 +5,11 @@ import pytest
 from pydantic import ValidationError
 
 from brokkr.wire.bodies import (
+    MAX_MESSAGE,
     AgentBody,
     ClaimSome,
     CompleteWork,
+    ReportProgress,
     SubmitWork,
     TargetBody,
     WorkState,
@@ -132,3 +134,22 @@ def test_two_states_are_in_the_queue_and_the_others_in_the_log() -> None:
         WorkState.PENDING,
         WorkState.CLAIMED,
     }
+
+
+def test_what_is_said_of_a_work_is_kept_without_credentials() -> None:
+    said = "cannot clone https://rig:hunter2@git.example/x.git"
+    completion = CompleteWork(
+        claim_id=uuid4(), success=False, message=said, result={"attempts": [{"message": said}]}
+    )
+    progress = ReportProgress(claim_id=uuid4(), phase="Running", attempt=1, message=said)
+
+    assert "hunter2" not in completion.model_dump_json() + progress.model_dump_json()
+    assert "git.example/x.git" in completion.message
+
+
+def test_a_message_that_grows_without_its_credentials_is_cut() -> None:
+    progress = ReportProgress(
+        claim_id=uuid4(), phase="Running", attempt=1, message="://@" * (MAX_MESSAGE // 4)
+    )
+
+    assert ReportProgress.model_validate(progress.model_dump()) == progress

@@ -7,15 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from brokkr.wire.custom_resource import (
+    ANNOTATION_TRACEPARENT,
     render_attempts,
     render_claimed,
     render_spec,
     render_status,
     status_from_resource,
+    trace_of,
     work_from_resource,
 )
 from brokkr.work.errors import InvalidWork
 from brokkr.work.model import Attempt, Claim, Condition, Phase, WorkStatus
+from brokkr.work.trace import TraceContext
 from support.factories import AGENT_ID, CLAIM_ID, NOON, WORK_ID
 from support.templates import a_build
 
@@ -155,3 +158,31 @@ def test_a_completions_attempts_are_in_snake_case_and_leave_out_what_is_empty() 
             "reason": "PodEvicted",
         }
     ]
+
+
+TRACE = TraceContext("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", is_sampled=True)
+
+
+def test_the_trace_of_a_claim_is_on_its_resource() -> None:
+    claim = Claim(
+        work_id=WORK_ID, claim_id=CLAIM_ID, round=1, agent_id=AGENT_ID, broker="the-broker"
+    )
+
+    assert trace_of(render_claimed({}, claim, TRACE)) == TRACE
+    assert trace_of(render_claimed({}, claim)) is None
+
+
+@pytest.mark.parametrize(
+    "resource",
+    [
+        {},
+        {"metadata": None},
+        {"metadata": []},
+        {"metadata": {"annotations": "none"}},
+        {"metadata": {"annotations": {ANNOTATION_TRACEPARENT: None}}},
+        {"metadata": {"annotations": {ANNOTATION_TRACEPARENT: 7}}},
+        {"metadata": {"annotations": {ANNOTATION_TRACEPARENT: f"{TRACE}\nmore"}}},
+    ],
+)
+def test_a_trace_that_is_not_one_is_none_whoever_sent_it(resource: dict[str, Any]) -> None:
+    assert trace_of(resource) is None

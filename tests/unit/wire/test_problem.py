@@ -22,6 +22,7 @@ from brokkr.work.errors import (
     InvalidInput,
     InvalidWork,
     KeyNotFound,
+    LastAdminKey,
     LimitReached,
     MalformedBody,
     NotFound,
@@ -58,6 +59,7 @@ ONE_OF_EACH = [
     GeneratorNotFound("ci"),
     IdempotencyKeyReused("k"),
     KeyNotFound("abcdefghij"),
+    LastAdminKey("abcdefghij"),
     LimitReached("too many", retry_after=2.5),
     PayloadPruned("w-1"),
     WorkNotClaimable("w-1"),
@@ -123,3 +125,11 @@ def test_an_answer_of_unknown_code_is_judged_by_its_status(
     status: int, kind: type[BrokkrError], problem: dict[str, object]
 ) -> None:
     assert type(error_of(status, problem)) is kind
+
+
+@pytest.mark.parametrize(("status", "is_named"), [(500, True), (503, True), (404, False)])
+def test_what_went_wrong_at_the_broker_can_be_found_in_its_log(status: int, is_named: bool) -> None:
+    error = error_of(status, {"detail": "it failed", "request_id": "r-1"})
+
+    assert str(error) == ("it failed (request r-1)" if is_named else "it failed")
+    assert vars(error) == {}

@@ -7,6 +7,7 @@ from brokkr.work.labels import (
     check_agent_name,
     check_annotations,
     check_labels,
+    problem_with_name,
 )
 
 GOOD_KEYS = ["gpu", "a", "A.b_c-1", "example.com/gpu", "a-b.example.com/x", "k" * 63]
@@ -67,3 +68,12 @@ def test_an_agents_name_may_stand_in_a_host_name(name: str) -> None:
 def test_any_other_name_is_refused(name: str) -> None:
     with pytest.raises(InvalidAgent):
         check_agent_name(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["0197a000-0000-7000-8000-000000000001", "0197a000000070008000000000000001", "f" * 32],
+)
+def test_a_name_that_looks_like_an_id_is_refused(name: str) -> None:
+    assert problem_with_name(name) is not None
+    assert problem_with_name(f"{name}-x") is None

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
@@ -5,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from brokkr.work.selectors import MatchExpression, Operator, Selectable, Target, selects
+from support.targets import AGENTS, TARGETS
 
 EDGE = Selectable(
     id=UUID("5d8ad5a3-6c83-4b7c-b7f3-2a6ef0a6b7b1"),
@@ -80,44 +82,193 @@ def test_of_several_targets_one_is_enough_and_none_select_nothing() -> None:
     assert not selects([], EDGE)
 
 
-# Few enough that agents and targets meet.
-KEYS, VALUES, NAMES = st.sampled_from("abc"), st.sampled_from(["", "1", "2"]), ["x", "y", "z"]
-PAIRS = st.dictionaries(KEYS, VALUES, max_size=3)
-EXPRESSIONS = st.builds(
-    MatchExpression, key=KEYS, operator=st.sampled_from(Operator), values=st.frozensets(VALUES)
+# The objects of the examples in Kubernetes' documentation, "Labels and Selectors".
+DOCUMENTED = {
+    "web": {"environment": "production", "tier": "frontend"},
+    "web-qa": {"environment": "qa", "tier": "frontend", "partition": "customerA"},
+    "api": {"environment": "production", "tier": "backend", "partition": ""},
+    "cache": {"environment": "production", "tier": "cache"},
+    "dev": {"environment": "dev"},
+    "bare": {},
+}
+
+
+def selected(*targets: Target) -> set[str]:
+    return {
+        name
+        for name, labels in DOCUMENTED.items()
+        if selects(targets, Selectable(id=EDGE.id, name=name, labels=labels, annotations={}))
+    }
+
+
+@pytest.mark.parametrize(
+    ("requirements", "names"),
+    [
+        pytest.param(
+            [expression("environment", Operator.IN, "production", "qa")],
+            {"web", "web-qa", "api", "cache"},
+            id="environment in (production, qa)",
+        ),
+        pytest.param(
+            [expression("tier", Operator.NOT_IN, "frontend", "backend")],
+            {"cache", "dev", "bare"},
+            id="tier notin (frontend, backend): also what has no tier",
+        ),
+        pytest.param(
+            [expression("partition", Operator.EXISTS)],
+            {"web-qa", "api"},
+            id="partition: whatever its value",
+        ),
+        pytest.param(
+            [expression("partition", Operator.DOES_NOT_EXIST)],
+            {"web", "cache", "dev", "bare"},
+            id="!partition",
+        ),
+        pytest.param(
+            [
+                expression("partition", Operator.EXISTS),
+                expression("environment", Operator.NOT_IN, "qa"),
+            ],
+            {"api"},
+            id="partition,environment notin (qa)",
+        ),
+        pytest.param(
+            [
+                expression("environment", Operator.IN, "production"),
+                expression("tier", Operator.NOT_IN, "frontend"),
+            ],
+            {"api", "cache"},
+            id="environment=production,tier!=frontend",
+        ),
+        pytest.param(
+            [expression("tier", Operator.NOT_IN, "frontend")],
+            {"api", "cache", "dev", "bare"},
+            id="tier!=frontend: also what has no tier",
+        ),
+        pytest.param(
+            [
+                expression("environment", Operator.IN, "production"),
+                expression("tier", Operator.IN, "frontend"),
+            ],
+            {"web"},
+            id="environment in (production),tier in (frontend)",
+        ),
+        pytest.param(
+            [expression("partition", Operator.IN, "")],
+            {"api"},
+            id="partition=: an empty value is a value",
+        ),
+        pytest.param(
+            [expression("partition", Operator.NOT_IN, "")],
+            {"web", "web-qa", "cache", "dev", "bare"},
+            id="partition!=",
+        ),
+        pytest.param(
+            [
+                expression("partition", Operator.EXISTS),
+                expression("partition", Operator.DOES_NOT_EXIST),
+            ],
+            set(),
+            id="partition,!partition: nothing",
+        ),
+    ],
 )
-TARGETS = st.builds(
-    Target,
-    agents=st.frozensets(st.sampled_from(NAMES), max_size=2),
-    match_labels=PAIRS,
-    match_expressions=st.lists(EXPRESSIONS, max_size=2).map(tuple),
-    match_annotations=PAIRS,
-)
-AGENTS = st.builds(
-    Selectable, id=st.uuids(), name=st.sampled_from(NAMES), labels=PAIRS, annotations=PAIRS
-)
+def test_the_documented_examples_select_what_they_are_documented_to_select(
+    requirements: list[MatchExpression], names: set[str]
+) -> None:
+    assert selected(Target(match_expressions=tuple(requirements))) == names
 
 
-def oracle(target: Target, agent: Selectable) -> bool:
-    """The same in the words of the documentation, one requirement after the other."""
-    if target.agents and not target.agents & {agent.name, str(agent.id)}:
-        return False
-    for key in target.match_labels:
-        if key not in agent.labels or agent.labels[key] != target.match_labels[key]:
-            return False
-    for key in target.match_annotations:
-        if key not in agent.annotations or agent.annotations[key] != target.match_annotations[key]:
-            return False
-    for each in target.match_expressions:
-        present = each.key in agent.labels
-        listed = present and agent.labels[each.key] in each.values
-        if not {"In": listed, "NotIn": not listed, "Exists": present, "DoesNotExist": not present}[
-            each.operator
-        ]:
-            return False
-    return True
+def test_labels_and_expressions_of_one_target_must_all_hold() -> None:
+    """The documented selector: component=redis, tier in (cache), environment notin (dev)."""
+    redis = Target(
+        match_labels={"component": "redis"},
+        match_expressions=(
+            expression("tier", Operator.IN, "cache"),
+            expression("environment", Operator.NOT_IN, "dev"),
+        ),
+    )
+
+    def is_selected(**labels: str) -> bool:
+        agent = Selectable(id=EDGE.id, name="redis", labels=labels, annotations={})
+        return selects([redis], agent)
+
+    assert is_selected(component="redis", tier="cache")
+    assert is_selected(component="redis", tier="cache", environment="production")
+    assert not is_selected(component="redis", tier="cache", environment="dev")
+    assert not is_selected(component="redis", environment="production")
+    assert not is_selected(tier="cache")
 
 
-@given(targets=st.lists(TARGETS, max_size=3), agent=AGENTS)
-def test_selection_is_what_the_documentation_says(targets: list[Target], agent: Selectable) -> None:
-    assert selects(targets, agent) == any(oracle(target, agent) for target in targets)
+def chosen(target: Target, population: list[Selectable]) -> set[UUID]:
+    """
+    The documentation as sets: each requirement selects some of a population, all of them what
+    is in each.
+    """
+    everybody = {each.id for each in population}
+
+    def having(key: str, *, of: str = "labels") -> set[UUID]:
+        return {each.id for each in population if key in getattr(each, of)}
+
+    def valued(key: str, value: str, *, of: str = "labels") -> set[UUID]:
+        return {each.id for each in population if (key, value) in getattr(each, of).items()}
+
+    # A pair in matchLabels is an expression with the operator In and this one value.
+    pairs = [("In", key, {value}) for key, value in target.match_labels.items()]
+    expressions = [
+        (each.operator.value, each.key, each.values) for each in target.match_expressions
+    ]
+    sets = []
+    for operator, key, values in [*pairs, *expressions]:
+        of_values = set().union(*(valued(key, value) for value in values))
+        match operator:
+            case "In":
+                sets.append(of_values)
+            case "NotIn":
+                sets.append((having(key) - of_values) | (everybody - having(key)))
+            case "Exists":
+                sets.append(having(key))
+            case "DoesNotExist":
+                sets.append(everybody - having(key))
+    sets += [
+        valued(key, value, of="annotations") for key, value in target.match_annotations.items()
+    ]
+    if target.agents:
+        sets.append({each.id for each in population if {each.name, str(each.id)} & target.agents})
+    return everybody.intersection(*sets)
+
+
+POPULATIONS = st.lists(AGENTS, max_size=6, unique_by=lambda each: each.id)
+
+
+@given(targets=st.lists(TARGETS, max_size=3), population=POPULATIONS)
+def test_selection_is_what_the_documentation_says(
+    targets: list[Target], population: list[Selectable]
+) -> None:
+    documented = set().union(*(chosen(target, population) for target in targets))
+
+    assert {each.id for each in population if selects(targets, each)} == documented
+
+
+@given(target=TARGETS, agent=AGENTS)
+def test_an_id_selects_as_a_name_does(target: Target, agent: Selectable) -> None:
+    by_id = replace(target, agents=frozenset({str(agent.id)}))
+    by_name = replace(target, agents=frozenset({agent.name}))
+    by_both = replace(target, agents=by_id.agents | {"somebody-else"})
+
+    assert selects([by_id], agent) == selects([by_name], agent) == selects([by_both], agent)
+
+
+@given(agent=AGENTS, key=st.sampled_from("abc"), values=st.frozensets(st.sampled_from("12")))
+def test_of_an_operator_and_its_opposite_one_holds(
+    agent: Selectable, key: str, values: frozenset[str]
+) -> None:
+    for one, other in (
+        (Operator.IN, Operator.NOT_IN),
+        (Operator.EXISTS, Operator.DOES_NOT_EXIST),
+    ):
+        holds = [
+            MatchExpression(key=key, operator=each, values=values).holds(agent.labels)
+            for each in (one, other)
+        ]
+        assert sorted(holds) == [False, True]

@@ -1,4 +1,6 @@
+import json
 from contextlib import suppress
+from time import process_time
 from typing import Any
 
 import pytest
@@ -7,7 +9,14 @@ from hypothesis import strategies as st
 
 from brokkr.work.errors import InvalidWork
 from brokkr.work.model import Manifest
-from brokkr.work.template import MAX_DEPTH, MAX_DOCUMENTS, check_template, documents
+from brokkr.work.template import (
+    MAX_BYTES,
+    MAX_DEPTH,
+    MAX_DOCUMENTS,
+    MAX_VALUES,
+    check_template,
+    documents,
+)
 from support.templates import a_build, a_build_run, a_config_map, a_list
 
 
@@ -91,7 +100,12 @@ def test_what_an_agent_can_run_is_accepted(template: Manifest) -> None:
             a_list(a_build(), a_build_run(spec={"source": {"type": "Local"}})),
             "template.spec.source",
         ),
+        (a_build(metadata={"name": "a..b"}), "template.metadata.name"),
+        (a_build(metadata={"name": "a.-b"}), "template.metadata.name"),
         (a_build(spec={"deep": nested(MAX_DEPTH)}), "template"),
+        (a_build(spec={"many": [0] * MAX_VALUES}), "template"),
+        (a_build(spec={"large": "x" * MAX_BYTES}), "template"),
+        (a_build(spec={"large": "ü" * (MAX_BYTES // 2)}), "template"),
         (a_build(spec={"env": "a\0b"}), "template.spec.env"),
         (a_build(spec={"env": "\ud800"}), "template.spec.env"),
     ],
@@ -111,6 +125,8 @@ def test_what_no_agent_should_run_is_refused_by_field(template: Manifest, field:
         "HTTPS://token@git.example/hello.git",
         "ssh://git:secret@git.example/hello.git",
         "see https://:secret@git.example/ for more",
+        "http://good.example/ and https://token@git.example/",
+        "x" * 1000 + "https://token@git.example/",
     ],
 )
 def test_credentials_in_a_url_are_refused_wherever_they_stand(url: str) -> None:
@@ -124,6 +140,37 @@ def test_credentials_in_a_url_are_refused_wherever_they_stand(url: str) -> None:
 
         assert "credentials" in refusal.value.problem
         assert "secret@" not in str(refusal.value.problem)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://git.example/hello.git",
+        "ssh://git@git.example/hello.git",
+        "git@git.example:hello.git",
+        "https://git.example/@scope/hello.git",
+        "https://git.example:8080/a@b",
+        "docker://registry.example/hello@sha256:0123",
+    ],
+)
+def test_an_account_or_a_digest_in_a_url_is_no_credential(url: str) -> None:
+    check_template("build", a_build(spec=source(url)))
+
+
+def test_a_template_may_be_as_large_as_is_allowed() -> None:
+    empty = a_build(spec={"large": ""})
+    check_template("build", a_build(spec={"large": "x" * (MAX_BYTES - len(json.dumps(empty)))}))
+
+
+@pytest.mark.parametrize(
+    "text", ["a." * 250_000, "a://" * 125_000, "@" * 500_000, "://@" * 125_000]
+)
+def test_to_look_for_credentials_takes_no_longer_for_a_text_made_for_it(text: str) -> None:
+    """Measured in the processor's time; a pattern that goes back takes minutes."""
+    began = process_time()
+    check_template("build", a_build(spec={"text": text}))
+
+    assert process_time() - began < 1
 
 
 def test_a_secret_is_refused_with_what_to_do_instead() -> None:

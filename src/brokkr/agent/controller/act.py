@@ -182,7 +182,10 @@ async def _delete(work: Work, *, kube: KubeClient, caches: Caches) -> None:
 
 
 async def _record(note: Note, work: Work, *, kube: KubeClient, now: datetime) -> None:
-    """Write a Kubernetes Event.  It is for people: if it cannot be had, work goes on."""
+    """Write a log line and a Kubernetes Event.  It is for people: without it work goes on."""
+    (log.warning if note.is_warning else log.info)(
+        "work moved on", reason=note.reason, message=note.message
+    )
     time = now.strftime("%Y-%m-%dT%H:%M:%SZ")
     event = {
         "apiVersion": "v1",
@@ -206,7 +209,7 @@ async def _record(note: Note, work: Work, *, kube: KubeClient, now: datetime) ->
     try:
         await kube.create(EVENTS, work.namespace, event)
     except KubeError as error:
-        log.warning("event not recorded", work=work.name, reason=note.reason, error=str(error))
+        log.warning("event not recorded", error=str(error))
 
 
 async def _unless_gone(request: Awaitable[object]) -> None:

@@ -19,6 +19,7 @@ from brokkr.agent.controller.observe import observe
 from brokkr.agent.controller.workqueue import Workqueue, work_off
 from brokkr.agent.handlers.protocol import Handler
 from brokkr.agent.kube.client import KubeClient
+from brokkr.agent.log_fields import about
 from brokkr.work.errors import InvalidWork
 from brokkr.work.model import Work
 
@@ -87,6 +88,7 @@ class Controller:
             self.last_looked_at.pop(name, None)
             return None
 
+        structlog.contextvars.bind_contextvars(**about(seen.work))
         now = self._clock()
         self.last_looked_at[name] = now
         if not self._may_touch(seen.work):

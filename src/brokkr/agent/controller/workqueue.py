@@ -108,6 +108,8 @@ async def work_off(
 async def _work(queue: Workqueue, reconcile: Callable[[str], Awaitable[timedelta | None]]) -> None:
     while True:
         key = await queue.get()
+        # What is learnt about the key by looking at it, `reconcile` adds to all lines.
+        structlog.contextvars.clear_contextvars()
         try:
             requeue_after = await reconcile(key)
         except KubeConflict:
@@ -115,8 +117,8 @@ async def _work(queue: Workqueue, reconcile: Callable[[str], Awaitable[timedelta
             # if that came already, this does.
             queue.add_after_failure(key)
         except (KubeError, BrokkrError) as error:
-            delay = queue.add_after_failure(key)
-            log.warning("delayed", work=key, error=str(error), seconds=delay.total_seconds())
+            seconds = queue.add_after_failure(key).total_seconds()
+            log.warning("reconcile delayed", work=key, error=str(error), seconds=seconds)
         except Exception:
             queue.add_after_failure(key)
             log.exception("reconcile failed", work=key)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import Query, Response
 
-from brokkr.broker.api.auth import AnAdmin, AnAgent, AnyCaller, calling_agent
+from brokkr.broker.api.auth import AnAgent, AnyCaller, calling_agent
 from brokkr.broker.api.claims import claim_body
 from brokkr.broker.api.state import Broker, TheBroker
 from brokkr.broker.api.work import Limit
@@ -25,7 +25,7 @@ from brokkr.work.labels import check_agent_name, check_annotations, check_labels
 
 
 async def register_agent(
-    broker: TheBroker, _caller: AnAdmin, body: RegisterAgent, response: Response
+    broker: TheBroker, body: RegisterAgent, response: Response
 ) -> RegisteredAgent:
     """Register an agent.  The answer holds its key, which is shown this once."""
     check_agent_name(body.name)
@@ -42,7 +42,6 @@ async def register_agent(
 
 async def list_agents(
     broker: TheBroker,
-    _caller: AnAdmin,
     limit: Limit = 100,
     cursor: Annotated[str | None, Query(max_length=63)] = None,
 ) -> AgentPage:
@@ -54,7 +53,7 @@ async def list_agents(
 
 async def get_agent(broker: TheBroker, caller: AnyCaller, ref: str) -> AgentBody:
     """Show one agent, by id or name; an agent sees itself, also as ``self``."""
-    if caller.role is not Role.ADMIN:
+    if caller.role is Role.AGENT:
         agent = calling_agent(caller)
         agent.check_is(ref)
         ref = str(agent.id)
@@ -62,9 +61,7 @@ async def get_agent(broker: TheBroker, caller: AnyCaller, ref: str) -> AgentBody
         return await agents.get_agent(db, ref)
 
 
-async def relabel_agent(
-    broker: TheBroker, _caller: AnAdmin, ref: str, body: RelabelAgent
-) -> AgentBody:
+async def relabel_agent(broker: TheBroker, ref: str, body: RelabelAgent) -> AgentBody:
     """Set labels and annotations, and remove those that are null."""
     async with transaction(broker.pool) as db:
         agent, changed = await agents.relabel_agent(db, ref, body)
@@ -72,12 +69,12 @@ async def relabel_agent(
     return agent
 
 
-async def drain_agent(broker: TheBroker, _caller: AnAdmin, ref: str) -> AgentBody:
+async def drain_agent(broker: TheBroker, ref: str) -> AgentBody:
     """Offer an agent nothing from now on; what it holds goes on."""
     return await _drain(broker, ref, is_drained=True)
 
 
-async def undrain_agent(broker: TheBroker, _caller: AnAdmin, ref: str) -> AgentBody:
+async def undrain_agent(broker: TheBroker, ref: str) -> AgentBody:
     """Offer an agent Work again."""
     return await _drain(broker, ref, is_drained=False)
 
@@ -89,19 +86,22 @@ async def _drain(broker: Broker, ref: str, *, is_drained: bool) -> AgentBody:
     return agent
 
 
-async def delete_agent(broker: TheBroker, caller: AnAdmin, ref: str) -> None:
+async def delete_agent(broker: TheBroker, caller: AnyCaller, ref: str) -> None:
     """Delete an agent: its key is revoked, what it holds is given back, its name is free."""
     async with transaction(broker.pool) as db:
         given, changed = await agents.delete_agent(db, ref, actor=caller.actor)
+    broker.callers.forget()
     broker.dispatcher.announce_agents(changed)
     broker.dispatcher.announce(given.lanes)
     broker.metrics.count_outcomes(given.outcomes)
 
 
-async def rotate_agent_key(broker: TheBroker, _caller: AnAdmin, ref: str) -> RegisteredAgent:
+async def rotate_agent_key(broker: TheBroker, ref: str) -> RegisteredAgent:
     """Make a new key for an agent, and revoke the old one."""
     async with transaction(broker.pool) as db:
-        return await agents.rotate_agent_key(db, ref)
+        rotated = await agents.rotate_agent_key(db, ref)
+    broker.callers.forget()
+    return rotated
 
 
 async def heartbeat(

@@ -2,9 +2,11 @@
 Who is calling, and what they may do.
 
 :class:`~brokkr.broker.api.door.Door` authenticates every request before its body is
-read; a handler says with the type of its parameter whose call it takes.
+read, and checks its role against the row of :mod:`brokkr.broker.api.routes`.  What is
+somebody else's is checked by the handlers: it is not found, so that nobody learns of it.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -12,9 +14,9 @@ from fastapi import Depends, Request
 
 from brokkr.broker.api.state import broker_of
 from brokkr.broker.db.claims import Holder
-from brokkr.broker.db.keys import Caller, Role, find_caller
-from brokkr.broker.db.pool import transaction
-from brokkr.work.errors import AgentNotFound, NotPermitted, Unauthenticated
+from brokkr.broker.db.keys import Caller, Role
+from brokkr.wire.bodies import WorkBody
+from brokkr.work.errors import AgentNotFound, NotPermitted, Unauthenticated, WorkNotFound
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,11 +44,39 @@ async def authenticate(request: Request) -> Caller:
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer":
         raise Unauthenticated("send an API key as 'Authorization: Bearer brokkr_...'")
-    async with transaction(broker_of(request).pool) as db:
-        caller = await find_caller(db, key.strip())
+    broker = broker_of(request)
+    caller = await broker.callers.find(broker.pool, key.strip())
     if caller is None:
         raise Unauthenticated("this API key is not known, or was revoked")
     return caller
+
+
+def check_role(caller: Caller, permitted: Collection[Role]) -> None:
+    """
+    Refuse who may not do this to anything.
+
+    Raises:
+        NotPermitted: Names the roles that may.
+    """
+    if caller.role not in permitted:
+        roles = " or ".join(sorted(permitted))
+        raise NotPermitted(f"this needs a key of role {roles}, not one of role {caller.role}")
+
+
+def check_sees(caller: Caller, work: WorkBody) -> None:
+    """
+    Refuse what is somebody else's: a generator sees its own Work, an agent what it has claimed.
+
+    Raises:
+        WorkNotFound: There is no such Work for this caller.
+    """
+    is_foreign = (
+        caller.generator_id != work.generator_id
+        if caller.role is Role.GENERATOR
+        else caller.role is Role.AGENT and caller.agent_id != work.claimed_by
+    )
+    if is_foreign:
+        raise WorkNotFound(work.id)
 
 
 async def _caller(request: Request) -> Caller:
@@ -55,12 +85,6 @@ async def _caller(request: Request) -> Caller:
 
 
 AnyCaller = Annotated[Caller, Depends(_caller)]
-
-
-async def _admin(caller: AnyCaller) -> Caller:
-    if caller.role is not Role.ADMIN:
-        raise NotPermitted(f"this needs an admin's key, not one of role {caller.role}")
-    return caller
 
 
 def calling_agent(caller: Caller) -> CallingAgent:
@@ -79,5 +103,4 @@ async def _agent(caller: AnyCaller) -> CallingAgent:
     return calling_agent(caller)
 
 
-AnAdmin = Annotated[Caller, Depends(_admin)]
 AnAgent = Annotated[CallingAgent, Depends(_agent)]

@@ -1,7 +1,6 @@
 """Claims: what agents ask for, hold, and report on."""
 
 import asyncio
-import json
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
@@ -13,7 +12,7 @@ from uuid import UUID
 from fastapi import Query, Request
 from pydantic import ValidationError
 
-from brokkr.broker.api.auth import AnAgent, CallingAgent
+from brokkr.broker.api.auth import AnAgent, CallingAgent, authenticate
 from brokkr.broker.api.problems import item_problem, refused_item
 from brokkr.broker.api.state import Broker, TheBroker
 from brokkr.broker.api.work import Limit
@@ -22,7 +21,6 @@ from brokkr.broker.db.claims import ClaimedWork
 from brokkr.broker.db.pool import transaction
 from brokkr.broker.db.work_queue import Completed, HandOffPolicy
 from brokkr.wire.bodies import (
-    MAX_RESULT_BYTES,
     MAX_WAIT_SECONDS,
     BatchAnswer,
     BatchItem,
@@ -39,8 +37,9 @@ from brokkr.wire.bodies import (
     WorkBody,
 )
 from brokkr.wire.custom_resource import render_claimed
-from brokkr.work.errors import BrokkrError, ClaimLost, InvalidInput, InvalidWork, WorkNotFound
+from brokkr.work.errors import BrokkrError, ClaimLost, InvalidInput, WorkNotFound
 from brokkr.work.model import Claim
+from brokkr.work.trace import TraceContext
 
 Found = TypeVar("Found")
 
@@ -94,7 +93,13 @@ async def claim_some_work(
             )
 
     claimed = await _wait_for(
-        look, broker=broker, agent=agent, types=body.types, wait=body.wait, request=request
+        look,
+        broker=broker,
+        agent=agent,
+        types=body.types,
+        wait=body.wait,
+        request=request,
+        lane_of=lambda each: each.selector_id,
     )
     broker.metrics.count_claims(claimed)
     return Claims(claims=[claim_body(each, agent, broker) for each in claimed])
@@ -113,7 +118,6 @@ async def complete_work(
 ) -> WorkBody:
     """Report how a Work ended; a repeat gets the first answer again."""
     report = CompleteOne(work_id=work_id, **body.model_dump(exclude_unset=True))
-    _check_result(report)
     [answer] = await _complete(broker, agent, [report])
     if isinstance(answer, BrokkrError):
         raise answer
@@ -156,23 +160,15 @@ def claim_body(claimed: ClaimedWork, agent: CallingAgent, broker: Broker) -> Cla
         broker=str(broker.id),
         lease_seconds=claimed.lease / timedelta(seconds=1),
         cancel_requested=claimed.cancel_requested,
-        resource=render_claimed(claimed.spec, claim),
+        resource=render_claimed(claimed.spec, claim, TraceContext.parse(claimed.traceparent)),
     )
 
 
 def _report_of(item: dict[str, Any], *, field: str) -> CompleteOne | InvalidInput:
     try:
-        report = CompleteOne.model_validate(item)
-        _check_result(report)
-    except (ValidationError, InvalidInput) as error:
-        return item_problem(error, field=field)
-    return report
-
-
-def _check_result(report: CompleteOne) -> None:
-    """Refuse a result that is not one: its agent's word is stored for as long as the log."""
-    if len(json.dumps(report.result)) > MAX_RESULT_BYTES:
-        raise InvalidWork("result", f"is larger than {MAX_RESULT_BYTES} bytes")
+        return CompleteOne.model_validate(item)
+    except ValidationError as error:
+        return item_problem(error, item, field=field)
 
 
 async def _complete(
@@ -187,6 +183,7 @@ async def _complete(
         answers = await work_queue.complete_work(db, reports, by=agent, policy=policy)
     done = [each for each in answers if isinstance(each, Completed)]
     broker.metrics.count_outcomes(each.outcome for each in done if each.outcome)
+    broker.metrics.handoffs.inc(sum(each.is_handed_on for each in done))
     broker.dispatcher.announce(lane for each in done for lane in each.lanes)
     return answers
 
@@ -199,8 +196,14 @@ async def _wait_for(
     types: Sequence[str] | None,
     wait: float,
     request: Request,
+    lane_of: Callable[[Found], int | None] | None = None,
 ) -> list[Found]:
-    """Look for Work, and again whenever there is some, until the wait is over."""
+    """
+    Look for Work, and again whenever there is some, until the wait is over.
+
+    Args:
+        lane_of: From which lane something was taken; not given if nothing is taken.
+    """
     if wait == 0:
         return await look()
     loop = asyncio.get_running_loop()
@@ -213,6 +216,9 @@ async def _wait_for(
             while not (found := await look()):
                 if not await waiter.is_woken(within=deadline - loop.time()):
                     break
+                await authenticate(request)  # the key may have been revoked meanwhile
+            if found:
+                waiter.heeded(map(lane_of, found) if lane_of else waiter.unheeded)
         finally:
             gone.cancel()
             with suppress(asyncio.CancelledError):

@@ -1,30 +1,47 @@
 """
-The door that every request to ``/api/v1`` comes through: key, size, syntax.
+The door that every request to ``/api/v1`` comes through: key, role, size, syntax.
 
 In this order, so that a stranger's body is not even read.  What comes out is plain JSON
 values; the models of :mod:`brokkr.wire.bodies` take it from there.
 """
 
+import asyncio
 import math
 import re
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, ClassVar
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
+from starlette.requests import ClientDisconnect
 
-from brokkr.broker.api.auth import authenticate
+from brokkr.broker.api.auth import authenticate, check_role
 from brokkr.broker.api.state import broker_of
-from brokkr.wire.documents import parse_json, parse_yaml
-from brokkr.work.errors import BodyTooLarge, InvalidInput, MalformedBody
+from brokkr.broker.db.keys import Role
+from brokkr.wire.documents import MAX_DEPTH, parse_json, parse_yaml
+from brokkr.work.errors import BodyTooLarge, InvalidInput, MalformedBody, NotFound
 
 _YAML = ("application/yaml", "application/x-yaml", "text/yaml")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _TOO_LARGE = 2**63
+_BODY_SECONDS = 30
+_MAX_DEPTH = MAX_DEPTH + 8
+"""A template may be as deep as it may, wherever in a body it stands."""
+
+MAX_VALUES = 100_000
+"""More than a megabyte that means something ever holds; to check them costs 20 ms."""
+MAX_MEMBERS = 1000
+"""Of one object; a complaint about each unknown one costs more than they do."""
 
 
 class Door(APIRoute):
-    """A route that authenticates its caller and reads its body itself."""
+    """A route that authenticates its caller and reads its body itself.
+
+    Attributes:
+        roles: Who may come in.
+    """
+
+    roles: ClassVar[frozenset[Role]] = frozenset()
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return what answers a request of this route."""
@@ -32,13 +49,36 @@ class Door(APIRoute):
         takes_body = self.body_field is not None
 
         async def handle(request: Request) -> Response:
-            request.state.caller = await authenticate(request)
+            caller = await authenticate(request)
+            check_role(caller, self.roles)
+            request.state.caller = caller
+            _check_address(request)
             if takes_body:
                 content = await _read(request, broker_of(request).settings.max_body_bytes)
                 request = _Parsed(request, _parse(content, request.headers.get("content-type")))
             return await answer(request)
 
         return handle
+
+
+def door_for(*roles: Role) -> type[Door]:
+    """Make the door that opens to these roles."""
+    return type("Door", (Door,), {"roles": frozenset(roles)})
+
+
+def _check_address(request: Request) -> None:
+    """
+    Refuse what no path or parameter can mean, and no database can be asked for.
+
+    Raises:
+        NotFound: The path has a NUL character in it.
+        InvalidInput: A parameter has.
+    """
+    if "\0" in request.scope["path"]:
+        raise NotFound("nothing has a NUL character in its path")
+    for name, value in request.query_params.multi_items():
+        if "\0" in value:
+            raise InvalidInput(name, "contains a NUL character")
 
 
 class _Parsed(Request):
@@ -58,12 +98,25 @@ class _Parsed(Request):
 
 
 async def _read(request: Request, limit: int) -> bytes:
-    """Read the body as far as the limit, whatever length was announced."""
+    """
+    Read the body as far as the limit, whatever length was announced.
+
+    Raises:
+        BodyTooLarge: It is over the limit, or was announced to be.
+        MalformedBody: It did not arrive.
+    """
+    announced = request.headers.get("content-length", "0")
+    if announced.isdecimal() and int(announced[:20]) > limit:
+        raise BodyTooLarge(limit)
     content = bytearray()
-    async for chunk in request.stream():
-        content += chunk
-        if len(content) > limit:
-            raise BodyTooLarge(limit)
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            async for chunk in request.stream():
+                content += chunk
+                if len(content) > limit:
+                    raise BodyTooLarge(limit)
+    except (TimeoutError, ClientDisconnect) as error:
+        raise MalformedBody("the body ended before it was complete") from error
     return bytes(content)
 
 
@@ -88,25 +141,51 @@ def check_storable(value: Any, path: str = "") -> None:
 
     Raises:
         InvalidInput: Names the place.
+        MalformedBody: It is nested too deep, or holds too much, to be meant seriously.
     """
-    stack = [(path, value)]  # no recursion, so no depth is too much
+    level, values, depth = [value], 0, 0
+    while level:
+        values, depth = values + len(level), depth + 1
+        if values > MAX_VALUES:
+            raise MalformedBody(f"the body holds more than {MAX_VALUES} values")
+        if depth > _MAX_DEPTH:
+            raise MalformedBody(f"the body is nested deeper than {_MAX_DEPTH} levels")
+        below: list[Any] = []
+        for each in level:
+            if isinstance(each, dict):
+                if len(each) > MAX_MEMBERS:
+                    raise MalformedBody(f"an object has more than {MAX_MEMBERS} members")
+                below.extend(each)
+                below.extend(each.values())
+            elif isinstance(each, list):
+                below.extend(each)
+            elif each.__class__ is not bool and _problem_with(each):
+                raise _at_its_place(value, path)
+        level = below
+
+
+def _at_its_place(value: Any, path: str) -> InvalidInput:
+    """Find the first value that has a problem; only who looks for one pays for the paths."""
+    stack = [(path, value)]
     while stack:
         path, value = stack.pop()
-        problem = _problem_with(value)
-        if problem is not None:
-            raise InvalidInput(path, problem)
+        if problem := _problem_with(value):
+            return InvalidInput(path, problem)
         if isinstance(value, dict):
             stack.extend((path, key) for key in value)
             stack.extend((f"{path}.{key}".lstrip("."), each) for key, each in value.items())
         elif isinstance(value, list):
             stack.extend((f"{path}[{index}]", each) for index, each in enumerate(value))
+    raise AssertionError("called for a value without a problem")
 
 
 def _problem_with(value: Any) -> str | None:
-    if isinstance(value, str) and ("\0" in value or _SURROGATE.search(value)):
-        return "contains a NUL character or half of a surrogate pair"
-    if isinstance(value, int) and abs(value) >= _TOO_LARGE:
-        return "is a number of more than 64 bits"
-    if isinstance(value, float) and not math.isfinite(value):
-        return "is a number too large to be one"
-    return None
+    match value:
+        case str() if "\0" in value or not (value.isascii() or not _SURROGATE.search(value)):
+            return "contains a NUL character or half of a surrogate pair"
+        case int() if abs(value) >= _TOO_LARGE:
+            return "is a number of more than 64 bits"
+        case float() if not math.isfinite(value):
+            return "is a number too large to be one"
+        case _:
+            return None

@@ -12,6 +12,7 @@ from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
+from brokkr.broker.api.requests import REQUEST_ID
 from brokkr.wire.bodies import BatchItem
 from brokkr.wire.problem import MEDIA_TYPE, problem_of, status_of
 from brokkr.work.errors import (
@@ -34,12 +35,15 @@ def answer_with_problems(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _unknown)
 
 
-def item_problem(error: ValidationError | InvalidInput, *, field: str) -> InvalidInput:
+def item_problem(error: ValidationError | InvalidInput, item: Any, *, field: str) -> InvalidInput:
     """Say what is wrong with one item of a batch, and where in the whole body."""
     if isinstance(error, InvalidInput):
-        return InvalidInput(f"{field}.{error.field}".rstrip("."), error.problem)
-    first = error.errors()[0]
-    return InvalidInput(".".join([field, *map(str, first["loc"])]), _words(first))
+        return type(error)(f"{field}.{error.field}".rstrip("."), error.problem)
+    found = [
+        (_path({**each, "loc": ("body", *each["loc"])}, item), each) for each in error.errors()
+    ]
+    where, first = max(found, key=lambda each: _likelihood(*each))
+    return InvalidInput(f"{field}.{where}".rstrip("."), _words(first))
 
 
 def refused_item(error: BrokkrError) -> BatchItem:
@@ -47,26 +51,26 @@ def refused_item(error: BrokkrError) -> BatchItem:
     return BatchItem(status=status_of(error), problem=problem_of(error))
 
 
-async def _known(_request: Request, error: Exception) -> JSONResponse:
+async def _known(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, BrokkrError)
     if isinstance(error, BrokerUnavailable):
         _log.warning("request not served", error=str(error))
-    return _problem(problem_of(error), _headers(error))
+    return _problem(request, problem_of(error), _headers(error))
 
 
-async def _invalid(_request: Request, error: Exception) -> JSONResponse:
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
     """Name what was wrong: all of it, and first what the caller most likely meant."""
     assert isinstance(error, RequestValidationError)
     found = [(_path(each, error.body), each) for each in error.errors()]
     where, first = max(found, key=lambda item: _likelihood(*item))
     if first["loc"][0] == "path":
-        return _problem(problem_of(WorkNotFound(first["input"])))  # no id, so of no Work
+        return _problem(request, problem_of(WorkNotFound(first["input"])))  # no id, so of no Work
     problem = problem_of(InvalidInput(where, _words(first)))
     errors = [{"field": path, "problem": _words(each)} for path, each in found]
-    return _problem({**problem, "errors": errors})
+    return _problem(request, {**problem, "errors": errors})
 
 
-async def _http(_request: Request, error: Exception) -> JSONResponse:
+async def _http(request: Request, error: Exception) -> JSONResponse:
     """What the framework refuses by itself: unknown paths, and methods they do not have."""
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
@@ -77,26 +81,34 @@ async def _http(_request: Request, error: Exception) -> JSONResponse:
         "code": status.name.lower(),
         "detail": error.detail,
     }
-    return _problem(problem, error.headers)
+    return _problem(request, problem, error.headers)
 
 
-async def _unknown(_request: Request, _error: Exception) -> JSONResponse:
+async def _unknown(request: Request, _error: Exception) -> JSONResponse:
     """Our own mistake: the traceback is in the log, and nothing of it in the answer."""
     status = HTTPStatus.INTERNAL_SERVER_ERROR
     return _problem(
+        request,
         {
             "type": "about:blank",
             "title": status.phrase,
             "status": status.value,
             "code": "internal_error",
             "detail": "the broker failed to answer this; its log says why",
-        }
+        },
+        # This answer alone is made outside of all middleware.
+        {REQUEST_ID: request.state.request_id},
     )
 
 
-def _problem(problem: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> JSONResponse:
+def _problem(
+    request: Request, problem: Mapping[str, Any], headers: Mapping[str, str] | None = None
+) -> JSONResponse:
     return JSONResponse(
-        problem, status_code=problem["status"], headers=headers, media_type=MEDIA_TYPE
+        {**problem, "request_id": request.state.request_id},
+        status_code=problem["status"],
+        headers=headers,
+        media_type=MEDIA_TYPE,
     )
 
 

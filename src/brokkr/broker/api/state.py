@@ -1,30 +1,74 @@
 """What every request may use; made by :mod:`brokkr.broker.app`, handed out here."""
 
-from dataclasses import dataclass
+import asyncio
+from dataclasses import dataclass, field
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import Depends, Request
 
+from brokkr.broker.db.callers import Callers
 from brokkr.broker.db.pool import Pool
 from brokkr.broker.dispatch import Dispatcher
+from brokkr.broker.followers import Followers
 from brokkr.broker.metrics import Metrics
 from brokkr.broker.settings import BrokerSettings
+from brokkr.work.errors import DatabaseUnavailable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Broker:
-    """The parts of a running broker.
+class Database:
+    """The database, once it has been seen and migrated.
 
     Attributes:
-        id: The id of the database, by which resources in clusters name their broker.
+        id: By which resources in clusters name their broker.
     """
 
     id: UUID
     pool: Pool
+
+
+@dataclass(slots=True, kw_only=True)
+class Broker:
+    """The parts of a running broker.
+
+    Attributes:
+        database: None until it has been seen; a broker serves before that.
+        stopping: Set when the broker stops: whoever waits for something gives up.
+    """
+
     dispatcher: Dispatcher
     metrics: Metrics
     settings: BrokerSettings
+    callers: Callers = field(default_factory=Callers)
+    followers: Followers = field(default_factory=Followers)
+    database: Database | None = None
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def id(self) -> UUID:
+        """
+        Return the id of the database, by which resources in clusters name their broker.
+
+        Raises:
+            DatabaseUnavailable: It has not been seen yet.
+        """
+        return self._seen().id
+
+    @property
+    def pool(self) -> Pool:
+        """
+        Return the connections to the database.
+
+        Raises:
+            DatabaseUnavailable: It has not been seen yet.
+        """
+        return self._seen().pool
+
+    def _seen(self) -> Database:
+        if self.database is None:
+            raise DatabaseUnavailable("the broker has not reached its database yet")
+        return self.database
 
 
 def broker_of(request: Request) -> Broker:

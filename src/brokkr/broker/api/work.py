@@ -1,26 +1,30 @@
 """Work, for those who submit it and look after it."""
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import Header, Query, Response
-from pydantic import AwareDatetime, ValidationError
+from pydantic import ValidationError
 
-from brokkr.broker.api.auth import AnAdmin, AnyCaller, calling_agent
+from brokkr.broker.api.auth import AnyCaller, calling_agent, check_sees
 from brokkr.broker.api.door import check_storable
 from brokkr.broker.api.problems import item_problem, refused_item
+from brokkr.broker.api.requests import TheTrace
 from brokkr.broker.api.state import Broker, TheBroker
-from brokkr.broker.db import execution_log, work_queue
+from brokkr.broker.db import execution_log, generators, work_queue
 from brokkr.broker.db.execution_log import WorkFilter
 from brokkr.broker.db.keys import Caller, Role
-from brokkr.broker.db.pool import transaction
-from brokkr.broker.db.submissions import Submission, Submitted, Submitter
+from brokkr.broker.db.pool import Connection, transaction
+from brokkr.broker.db.submissions import Refused, Submission, Submitted, Submitter
 from brokkr.broker.db.submissions import submit_work as submit_to_queue
 from brokkr.wire.bodies import (
     BatchAnswer,
     BatchItem,
+    Moment,
     ReleaseWork,
     RequeueWork,
     SubmitBatch,
@@ -33,23 +37,30 @@ from brokkr.wire.bodies import (
 from brokkr.wire.documents import parse_yaml, template_of
 from brokkr.work.errors import (
     BrokkrError,
-    IdempotencyKeyReused,
+    GeneratorNotFound,
     InvalidInput,
     InvalidWork,
+    LimitReached,
     MalformedBody,
-    WorkNotFound,
 )
-from brokkr.work.labels import check_labels, problem_with_key, problem_with_value
+from brokkr.work.labels import (
+    problem_with_key,
+    problem_with_name,
+    problem_with_value,
+)
 from brokkr.work.model import Manifest
 from brokkr.work.template import check_template
+from brokkr.work.trace import TraceContext
 
 Limit = Annotated[int, Query(ge=1, le=500)]
 
 
 async def submit_work(
+    *,
     broker: TheBroker,
-    caller: AnAdmin,
+    caller: AnyCaller,
     body: SubmitWork,
+    trace: TheTrace,
     response: Response,
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
 ) -> WorkBody:
@@ -59,7 +70,7 @@ async def submit_work(
             raise InvalidWork("idempotency_key", "is not that of the header Idempotency-Key")
         body = body.model_copy(update={"idempotency_key": idempotency_key})
     submission = _submission_of(body)
-    [item] = await _submit(broker, caller, [submission])
+    [item] = await _submit(broker, caller, [submission], trace=trace)
     if isinstance(item, BrokkrError):
         raise item
     work, is_new = item
@@ -68,11 +79,16 @@ async def submit_work(
     return work
 
 
-async def submit_some_work(broker: TheBroker, caller: AnAdmin, body: SubmitBatch) -> BatchAnswer:
+async def submit_some_work(
+    broker: TheBroker, caller: AnyCaller, body: SubmitBatch, trace: TheTrace
+) -> BatchAnswer:
     """Submit several Works; each is answered by itself, and queued in this order."""
-    read = [_read(each, field=f"items[{index}]") for index, each in enumerate(body.items)]
+    read: list[Submission | InvalidInput] = []
+    for index, each in enumerate(body.items):
+        read.append(_read(each, field=f"items[{index}]"))
+        await asyncio.sleep(0)  # to read YAML takes a while, and others wait
     good = [each for each in read if isinstance(each, Submission)]
-    answers = iter(await _submit(broker, caller, good))
+    answers = iter(await _submit(broker, caller, good, trace=trace))
     results = [each if isinstance(each, InvalidInput) else next(answers) for each in read]
     return BatchAnswer(
         items=[
@@ -87,37 +103,86 @@ async def submit_some_work(broker: TheBroker, caller: AnAdmin, body: SubmitBatch
 async def list_work(
     *,
     broker: TheBroker,
-    _caller: AnAdmin,
+    caller: AnyCaller,
     type: str | None = None,
     status: Annotated[list[WorkState] | None, Query()] = None,
     outcome: Literal["succeeded", "failed", "cancelled", "expired", "quarantined"] | None = None,
     agent_id: UUID | None = None,
-    since: AwareDatetime | None = None,
+    generator: Annotated[str | None, Query(max_length=63, description="By id or name.")] = None,
+    label: Annotated[
+        list[str] | None,
+        Query(max_length=64, description="`key=value`; of several, all must hold."),
+    ] = None,
+    since: Moment | None = None,
     limit: Limit = 50,
     cursor: UUID | None = None,
 ) -> WorkPage:
-    """List queued and finished Work together, newest first."""
+    """List queued and finished Work together, newest first; a generator's list is its own."""
     states = [WorkState(outcome.upper())] if outcome else status
-    wanted = WorkFilter(type=type, states=states, agent_id=agent_id, since=since)
+    labels = _labels_of(label or [])
     async with transaction(broker.pool) as db:
+        wanted = WorkFilter(
+            type=type,
+            states=states,
+            agent_id=agent_id,
+            generator_id=await _generator_id(db, caller, generator),
+            labels=labels,
+            since=since,
+        )
         items = await execution_log.list_work(db, wanted, before=cursor, limit=limit)
     return WorkPage(items=items, next_cursor=str(items[-1].id) if len(items) == limit else None)
+
+
+def _labels_of(pairs: Sequence[str]) -> dict[str, str]:
+    """
+    Read labels that are asked for.
+
+    Raises:
+        InvalidInput: One is not ``key=value``, or a key is to have two values.
+    """
+    labels: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        problem = problem_with_key(key) or problem_with_value(value)
+        if not equals or problem:
+            raise InvalidInput("label", problem or f"{pair!r} is not key=value")
+        if labels.setdefault(key, value) != value:
+            raise InvalidInput("label", f"no Work has two values of {key!r}")
+    return labels
+
+
+async def _generator_id(db: Connection, caller: Caller, wanted: str | None) -> UUID | None:
+    """
+    Say whose Work is to be listed; None if anybody's.
+
+    Raises:
+        GeneratorNotFound: It does not exist, or a generator asks for another one's.
+    """
+    if caller.generator_id is not None:
+        if wanted not in (None, caller.generator_name, str(caller.generator_id)):
+            raise GeneratorNotFound(wanted or "")
+        return caller.generator_id
+    if wanted is None:
+        return None
+    with suppress(ValueError):
+        return UUID(wanted)  # also one that was deleted: its Work stays
+    return (await generators.get_generator(db, wanted)).id
 
 
 async def get_work(broker: TheBroker, caller: AnyCaller, work_id: UUID) -> WorkBody:
     """Show one Work, wherever it is; an agent sees what it holds or has finished."""
     async with transaction(broker.pool) as db:
         work = await execution_log.get_work(db, work_id)
-    if caller.agent_id is not None and caller.agent_id != work.claimed_by:
-        raise WorkNotFound(work_id)
+    check_sees(caller, work)
     return work
 
 
 async def cancel_work(
-    broker: TheBroker, caller: AnAdmin, work_id: UUID, response: Response
+    broker: TheBroker, caller: AnyCaller, work_id: UUID, response: Response
 ) -> WorkBody:
     """Cancel a Work: 200 if that ends it, 202 if its agent has to stop it first."""
     async with transaction(broker.pool) as db:
+        check_sees(caller, await execution_log.get_work(db, work_id))
         is_over = await work_queue.cancel_work(db, work_id, actor=caller.actor)
         work = await execution_log.get_work(db, work_id)
     if is_over:
@@ -143,7 +208,7 @@ async def release_work(
 
 
 async def requeue_work(
-    broker: TheBroker, caller: AnAdmin, work_id: UUID, body: RequeueWork
+    broker: TheBroker, caller: AnyCaller, work_id: UUID, body: RequeueWork
 ) -> WorkBody:
     """Put a finished Work back into the queue, under its id and with its history."""
     async with transaction(broker.pool) as db:
@@ -154,31 +219,36 @@ async def requeue_work(
 
 
 async def _submit(
-    broker: Broker, caller: Caller, submissions: Sequence[Submission]
-) -> list[tuple[WorkBody, bool] | IdempotencyKeyReused]:
+    broker: Broker, caller: Caller, submissions: Sequence[Submission], *, trace: TraceContext | None
+) -> list[tuple[WorkBody, bool] | Refused]:
     """Queue what was checked; say of each what it is now, and whether it is new."""
-    by = Submitter(actor=caller.actor)
+    by = Submitter(
+        actor=caller.actor,
+        generator_id=caller.generator_id,
+        traceparent=None if trace is None else str(trace),
+    )
     async with transaction(broker.pool) as db:
         queued = await submit_to_queue(db, submissions, by=by)
-        answers = [
-            each
-            if isinstance(each, IdempotencyKeyReused)
-            else (await execution_log.get_work(db, each.work_id), each.is_new)
-            for each in queued
-        ]
+        works = await execution_log.get_works(
+            db, [each.work_id for each in queued if isinstance(each, Submitted)]
+        )
+    broker.metrics.throttled.inc(sum(isinstance(each, LimitReached) for each in queued))
     broker.dispatcher.announce(
         each.selector_id
         for each in queued
         if isinstance(each, Submitted) and each.selector_id is not None
     )
-    return answers
+    return [
+        (works[each.work_id], each.is_new) if isinstance(each, Submitted) else each
+        for each in queued
+    ]
 
 
 def _read(item: dict[str, Any], *, field: str) -> Submission | InvalidInput:
     try:
         return _submission_of(SubmitWork.model_validate(item))
     except (ValidationError, InvalidInput) as error:
-        return item_problem(error, field=field)
+        return item_problem(error, item, field=field)
 
 
 def _submission_of(body: SubmitWork) -> Submission:
@@ -189,9 +259,11 @@ def _submission_of(body: SubmitWork) -> Submission:
         InvalidWork: Names the field.
     """
     template = _template_of(body)
-    check_storable(template, "template")
     check_template(body.work_type, template)
-    check_labels(body.labels, field="labels")
+    for key, value in body.labels.items():
+        problem = problem_with_key(key) or problem_with_value(value)
+        if problem is not None:
+            raise InvalidWork(f"labels.{key}", problem)
     for index, target in enumerate(body.targets):
         field = f"target[{index}]" if isinstance(body.target, list) else "target"
         _check_target(target, field=field)
@@ -201,8 +273,10 @@ def _submission_of(body: SubmitWork) -> Submission:
 def _template_of(body: SubmitWork) -> Manifest:
     try:
         match body.template:
-            case str(text):
-                return template_of(parse_yaml(text))
+            case str(text):  # the rest of the body was looked at as it came in
+                template = template_of(parse_yaml(text))
+                check_storable(template, "template")
+                return template
             case list(documents):
                 return template_of(documents)
             case document:
@@ -212,7 +286,11 @@ def _template_of(body: SubmitWork) -> Manifest:
 
 
 def _check_target(target: TargetBody, *, field: str) -> None:
-    """Refuse labels that no agent could have: a target that is misspelt waits for ever."""
+    """Refuse what no agent could be called or carry: a target that is misspelt waits for ever."""
+    for ref in target.agents:
+        problem = None if _is_id(ref) else problem_with_name(ref)
+        if problem is not None:
+            raise InvalidWork(f"{field}.agents", problem)
     keys = [*target.match_labels, *target.match_annotations]
     keys += [each.key for each in target.match_expressions]
     values = [*target.match_labels.values()]
@@ -221,3 +299,10 @@ def _check_target(target: TargetBody, *, field: str) -> None:
     for problem in problems:
         if problem is not None:
             raise InvalidWork(field, problem)
+
+
+def _is_id(ref: str) -> bool:
+    try:
+        return str(UUID(ref)) == ref
+    except ValueError:
+        return False

@@ -48,7 +48,7 @@ async def register_agent(db: Connection, body: RegisterAgent) -> RegisteredAgent
     agent = await get_agent(db, str(agent_id))
     await reselect(db, _selectable(agent))
     key = await issue_key(db, Role.AGENT, agent_id=agent_id)
-    return RegisteredAgent(**agent.model_dump(), key=key)
+    return RegisteredAgent(**agent.model_dump(), key=key.key)
 
 
 async def get_agent(db: Connection, ref: str) -> AgentBody:
@@ -135,10 +135,11 @@ async def rotate_agent_key(db: Connection, ref: str) -> RegisteredAgent:
     Raises:
         AgentNotFound: There is none.
     """
+    await lock_selectors(db)  # of two rotations, or one and a deletion, the second sees the first
     agent = await get_agent(db, ref)
     await revoke_agent_keys(db, agent.id)
     key = await issue_key(db, Role.AGENT, agent_id=agent.id)
-    return RegisteredAgent(**agent.model_dump(), key=key)
+    return RegisteredAgent(**agent.model_dump(), key=key.key)
 
 
 async def touch_agent(db: Connection, agent_id: UUID, beat: Heartbeat) -> bool:

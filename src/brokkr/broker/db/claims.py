@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
@@ -19,6 +19,13 @@ from brokkr.broker.db.statements import fetch_all, fetch_one, fetch_value
 from brokkr.wire.bodies import PendingWork, RenewedLease, ReportProgress
 from brokkr.work.errors import AgentDrained, ClaimLost, WorkNotClaimable, WorkNotFound
 from brokkr.work.model import Manifest
+
+_MAX_EVENTS: Final = 500
+"""How many events one claim is worth, before progress is no event any more."""
+_ROOM: Final = 16
+"""So many others can claim as much at the same moment, and still it is all to be had."""
+_DEEPER: Final = 8
+"""So many times as far is looked, if others are taking all that was seen."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +51,7 @@ class ClaimedWork:
 
     Attributes:
         waited: How long it was to be had, if it was claimed just now.
+        selector_id: From which lane, likewise.
     """
 
     work_id: UUID
@@ -54,6 +62,7 @@ class ClaimedWork:
     cancel_requested: bool
     traceparent: str | None = None
     waited: timedelta | None = None
+    selector_id: int | None = None
     spec: Manifest
 
 
@@ -105,16 +114,23 @@ async def claim_some_work(
     earlier = await _requested_before(db, agent_id=by.id, request_id=request_id)
     if earlier is not None:
         return earlier
-    rows = await fetch_all(
-        db,
-        "claim_some_work",
-        agent_id=by.id,
-        types=types,
-        limit=limit,
-        request_id=request_id,
-        actor=by.actor,
-    )
-    return [_claimed(row) for row in rows]
+    depth, seen_before = limit + _ROOM * min(limit, _ROOM), 0
+    while True:
+        rows = await fetch_all(
+            db,
+            "claim_some_work",
+            agent_id=by.id,
+            types=types,
+            limit=limit,
+            depth=depth,
+            request_id=request_id,
+            actor=by.actor,
+        )
+        claimed = [_claimed(row) for row in rows if row["id"] is not None]
+        seen = rows[0]["seen"]
+        if claimed or seen == seen_before:
+            return claimed
+        depth, seen_before = _DEEPER * depth, seen  # others are taking all of these
 
 
 async def list_held_claims(db: Connection, *, agent_id: UUID) -> list[ClaimedWork]:
@@ -149,6 +165,7 @@ async def report_progress(
         agent_id=by.id,
         actor=by.actor,
         progress=body.model_dump(mode="json", exclude={"claim_id"}),
+        max_events=_MAX_EVENTS,
     )
     if recorded is None:
         refusal = await explain_refusal(db, work_id, agent_id=by.id, claim_id=body.claim_id)
@@ -212,5 +229,6 @@ def _claimed(row: asyncpg.Record) -> ClaimedWork:
         cancel_requested=row["cancel_requested"],
         traceparent=row["traceparent"],
         waited=None if waited is None else timedelta(seconds=waited),
+        selector_id=row.get("selector_id"),
         spec=json.loads(row["crd_spec"])["spec"],
     )

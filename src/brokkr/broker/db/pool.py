@@ -8,18 +8,34 @@ database is away.  No session state is ever set, so nothing is reset between use
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from brokkr.work.errors import DatabaseUnavailable
+from brokkr.work.errors import DatabaseUnavailable, InvalidInput
 
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 
 _STATEMENT_TIMEOUT_SECONDS = 15
 _ACQUIRE_TIMEOUT_SECONDS = 10
+_SILENCE_SECONDS = 20
+"""After so long without an answer nobody is there to stop the statement."""
+
+# The broker's statements are few and short.  Left to itself the server plans a claim or a
+# completion anew each time, which takes longer than to run it.
+SESSION: Final = {
+    "application_name": "brokkr-broker",
+    "timezone": "UTC",
+    "jit": "off",
+    "plan_cache_mode": "force_generic_plan",
+    "statement_timeout": f"{_STATEMENT_TIMEOUT_SECONDS}s",
+    "idle_in_transaction_session_timeout": "30s",
+}
+"""What the server is told of each connection of a pool."""
 
 _AWAY = (
     OSError,  # refused, reset, timed out
@@ -31,7 +47,6 @@ _AWAY = (
 )
 
 _REFUSED = (
-    asyncpg.ClientConfigurationError,  # not a URL that the driver understands
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
 )
@@ -42,29 +57,45 @@ async def open_pool(url: str, *, size: int = 10) -> AsyncIterator[Pool]:
     """
     Open a pool of at most ``size`` connections, and close it in the end.
 
-    Raises:
-        DatabaseUnavailable: The database does not let us in.
+    Nothing is connected before it is used.
     """
     with _translated():
         pool = await asyncpg.create_pool(
             url,
-            min_size=1,
+            min_size=0,  # the pool would log its own attempts to restore a minimum
             max_size=size,
             init=_prepare,
             reset=_keep,
             timeout=_ACQUIRE_TIMEOUT_SECONDS,
-            server_settings={
-                "application_name": "brokkr-broker",
-                "timezone": "UTC",
-                "jit": "off",
-                "statement_timeout": f"{_STATEMENT_TIMEOUT_SECONDS}s",
-                "idle_in_transaction_session_timeout": "30s",
-            },
+            command_timeout=_SILENCE_SECONDS,
+            server_settings=SESSION,
         )
     try:
         yield pool
     finally:
         pool.terminate()  # whoever used it has ended before
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolUse:
+    """How many connections are open: in use or idle; and how many requests wait for one."""
+
+    in_use: int
+    idle: int
+    limit: int
+    waiting: int
+
+
+def use_of(pool: Pool) -> PoolUse:
+    """Look at a pool."""
+    idle = pool.get_idle_size()
+    inside: Any = pool  # the driver does not say who waits; a test notices if this changes
+    return PoolUse(
+        in_use=pool.get_size() - idle,
+        idle=idle,
+        limit=pool.get_max_size(),
+        waiting=len(inside._queue._getters),  # noqa: SLF001
+    )
 
 
 @asynccontextmanager
@@ -84,32 +115,50 @@ async def transaction(pool: Pool) -> AsyncIterator[Connection]:
 
 
 @asynccontextmanager
-async def connect(url: str) -> AsyncIterator[Connection]:
+async def connect(url: str, *, name: str = "brokkr") -> AsyncIterator[Connection]:
     """
     Open one connection outside any pool: no time limit, and its errors are translated.
 
+    Args:
+        name: How the server lists the connection.
+
     Raises:
         DatabaseUnavailable: The database does not let us in, or went away.
+        InvalidInput: The URL is none.
     """
     with _translated():
-        connection = await asyncpg.connect(url, timeout=_ACQUIRE_TIMEOUT_SECONDS)
+        connection = await asyncpg.connect(
+            url, timeout=_ACQUIRE_TIMEOUT_SECONDS, server_settings={"application_name": name}
+        )
         try:
             await _prepare(connection)
             yield connection
-        finally:
-            await connection.close(timeout=_ACQUIRE_TIMEOUT_SECONDS)
+        except BaseException:
+            connection.terminate()  # a goodbye may never be answered
+            raise
+        await connection.close(timeout=_ACQUIRE_TIMEOUT_SECONDS)
+
+
+def place_of(url: str) -> str:
+    """Say which database a URL leads to, without what opens it."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2] or ",".join(parse_qs(parts.query).get("host", []))
+    return f"{host}{parts.path}"
 
 
 @contextmanager
 def _translated() -> Iterator[None]:
     try:
         yield
+    except asyncpg.ClientConfigurationError as error:
+        raise InvalidInput("database.url", str(error)) from error
     except _REFUSED as error:
         raise DatabaseUnavailable(f"the database does not let us in: {error}") from error
     except ValueError:
         raise  # the driver calls wrong parameters an interface error; they are our mistake
     except _AWAY as error:
-        raise DatabaseUnavailable(f"the database is not available: {error}") from error
+        problem = str(error) or "no answer in time"
+        raise DatabaseUnavailable(f"the database is not available: {problem}") from error
 
 
 async def _prepare(connection: Any) -> None:

@@ -10,7 +10,8 @@ narrower lane, without them: see ``queries/refresh_narrower_selectors.sql``.
 
 import hashlib
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -21,11 +22,32 @@ from brokkr.broker.db.statements import fetch_all, fetch_value
 from brokkr.wire.bodies import TargetBody
 from brokkr.work.selectors import Selectable, Target, selects
 
+_ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
-async def selector_of(db: Connection, work_type: str, targets: Sequence[TargetBody]) -> int:
-    """Return the id of the selector for Work of this type and target; store it if it is new."""
-    canonical = canonical_targets(targets)
-    digest = hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).digest()
+
+async def selectors_of(
+    db: Connection, wanted: Iterable[tuple[str, Sequence[TargetBody]]]
+) -> list[int]:
+    """Return the id of the selector for each work type and target; store those that are new."""
+    digests = []
+    lanes = {}
+    for work_type, targets in wanted:
+        canonical = canonical_targets(targets)
+        digest = hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).digest()
+        digests.append((digest, work_type))
+        lanes[digest, work_type] = (canonical, targets)
+    # In one order, so that two submissions that store the same ones do not wait for each other.
+    found = {lane: await _selector_of(db, *lane, *lanes[lane]) for lane in sorted(lanes)}
+    return [found[lane] for lane in digests]
+
+
+async def _selector_of(
+    db: Connection,
+    digest: bytes,
+    work_type: str,
+    canonical: list[dict[str, Any]],
+    targets: Sequence[TargetBody],
+) -> int:
     selector: int | None = await fetch_value(
         db, "find_selector", digest=digest, work_type=work_type
     )
@@ -67,7 +89,7 @@ async def refresh_narrower_selectors(db: Connection) -> set[UUID]:
     Returns:
         The agents that have gained or lost such a lane.
     """
-    rows = await fetch_all(db, "refresh_narrower_selectors")
+    rows = await fetch_all(db, "refresh_narrower_selectors", selector_id=None)
     return {row["agent_id"] for row in rows}
 
 
@@ -81,22 +103,35 @@ async def prefer_others(db: Connection, work_id: UUID) -> int:
         The id of that lane's selector.
     """
     tried = [row["agent_id"] for row in await fetch_all(db, "list_tried_agents", work_id=work_id)]
-    selector: int = await fetch_value(
+    selector: int | None = await fetch_value(
         db, "insert_narrower_selector", work_id=work_id, excluded=tried
     )
-    await refresh_narrower_selectors(db)
+    if selector is None:  # it is there, or was made by who committed while the insert waited
+        selector = await fetch_value(db, "find_narrower_selector", work_id=work_id, excluded=tried)
+        assert selector is not None
+    else:
+        await fetch_all(db, "refresh_narrower_selectors", selector_id=selector)
     await fetch_value(db, "move_to_selector", work_id=work_id, selector_id=selector)
     return selector
 
 
-async def find_waiting_agent(
-    db: Connection, selector_id: int, *, waiting: Sequence[UUID]
-) -> UUID | None:
-    """Return the first of the waiting agents that the selector selects."""
-    found: UUID | None = await fetch_value(
-        db, "find_waiting_agent", selector_id=selector_id, waiting=waiting
-    )
-    return found
+async def list_lanes(db: Connection, agent_ids: Collection[UUID]) -> dict[UUID, dict[int, str]]:
+    """Return the lanes of agents, as the ids of selectors with their work types."""
+    lanes: dict[UUID, dict[int, str]] = {}
+    for row in await fetch_all(db, "list_lanes", agent_ids=agent_ids):
+        lanes.setdefault(row["agent_id"], {})[row["selector_id"]] = row["work_type"]
+    return lanes
+
+
+async def list_members(
+    db: Connection, selector_ids: Collection[int], *, among: Collection[UUID]
+) -> dict[tuple[int, str], list[UUID]]:
+    """Return which of some agents are in lanes, by the selector's id and its work type."""
+    members: dict[tuple[int, str], list[UUID]] = {}
+    rows = await fetch_all(db, "list_members", selector_ids=selector_ids, agent_ids=among)
+    for row in rows:
+        members.setdefault((row["selector_id"], row["work_type"]), []).append(row["agent_id"])
+    return members
 
 
 def canonical_targets(targets: Sequence[TargetBody]) -> list[dict[str, Any]]:
@@ -134,6 +169,10 @@ def _selectable(row: asyncpg.Record) -> Selectable:
 
 async def _select_agents(db: Connection, selector: int, targets: Sequence[TargetBody]) -> None:
     meant = [each.to_target() for each in targets]
-    agents = [_selectable(row) for row in await fetch_all(db, "list_selectables")]
-    chosen = [agent.id for agent in agents if selects(meant, agent)]
+    names, ids = None, None
+    if all(each.agents for each in meant):  # then there is no need to look at ten thousand
+        names = set().union(*(each.agents for each in meant))
+        ids = [UUID(each) for each in names if _ID.fullmatch(each)]
+    rows = await fetch_all(db, "list_selectables", names=names, ids=ids)
+    chosen = [row["id"] for row in rows if selects(meant, _selectable(row))]
     await fetch_value(db, "insert_selector_agents", selector_id=selector, agent_ids=chosen)

@@ -12,16 +12,20 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import UUID
 
+from brokkr.broker.db.generators import keep_budget, lock_budget
 from brokkr.broker.db.pool import Connection
-from brokkr.broker.db.selectors import selector_of
+from brokkr.broker.db.selectors import selectors_of
 from brokkr.broker.db.statements import fetch_all, fetch_one
 from brokkr.wire.bodies import SubmitWork
 from brokkr.wire.custom_resource import API_VERSION, KIND, render_spec
-from brokkr.work.errors import IdempotencyKeyReused
+from brokkr.work.errors import IdempotencyKeyReused, LimitReached
 from brokkr.work.model import Manifest
+
+Refused: TypeAlias = IdempotencyKeyReused | LimitReached
+"""Why a submission is not accepted that has nothing wrong with it."""
 
 _KEY_LIFETIME = timedelta(hours=24)
 _NO_OWNER = UUID(int=0)
@@ -82,55 +86,81 @@ def first_work_id_at(at: datetime) -> UUID:
 
 async def submit_work(
     db: Connection, submissions: Sequence[Submission], *, by: Submitter
-) -> list[Submitted | IdempotencyKeyReused]:
-    """Queue Works in this order; those whose idempotency key is known are there already."""
-    results: list[Submitted | IdempotencyKeyReused | None] = []
-    works: list[dict[str, Any]] = []
+) -> list[Submitted | Refused]:
+    """
+    Queue Works in this order, as many as the generator may submit.
+
+    Those whose idempotency key is known are there already, and cost nothing.
+    """
+    results: list[Submitted | Refused | None] = []
+    new: list[tuple[UUID, Submission]] = []
+    budget = await lock_budget(db, by.generator_id)
     for each in submissions:
         work_id = new_work_id()
-        known = await _known_by_key(db, each.body, work_id, by=by)
-        results.append(known)
-        if known is None:
-            selector = await selector_of(db, each.body.work_type, each.body.targets)
-            works.append(_row(each, work_id=work_id, selector_id=selector))
-    if works:
-        stored = {
-            row["id"]: Submitted(
-                work_id=row["id"],
-                is_new=True,
-                selector_id=row["selector_id"] if row["is_due"] else None,
-            )
-            for row in await fetch_all(
-                db,
-                "insert_work",
-                works=works,
-                generator_id=by.generator_id,
-                actor=by.actor,
-                traceparent=by.traceparent,
-            )
-        }
-        new = iter(stored[UUID(each["id"])] for each in works)
-    return [next(new) if each is None else each for each in results]
+        limit = budget.problem()
+        known = await _known_by_key(db, each.body, None if limit else work_id, by=by)
+        results.append(known or limit)
+        if known is None and limit is None:
+            budget.spend()
+            new.append((work_id, each))
+    stored: dict[UUID, Submitted] = {}
+    if new:
+        await keep_budget(db, by.generator_id, budget)
+        stored = await _insert(db, new, by=by)
+    queued = iter(stored[work_id] for work_id, _ in new)
+    return [next(queued) if each is None else each for each in results]
+
+
+async def _insert(
+    db: Connection, new: Sequence[tuple[UUID, Submission]], *, by: Submitter
+) -> dict[UUID, Submitted]:
+    lanes = await selectors_of(db, ((each.body.work_type, each.body.targets) for _, each in new))
+    rows = await fetch_all(
+        db,
+        "insert_work",
+        works=[
+            _row(each, work_id=work_id, selector_id=lane)
+            for (work_id, each), lane in zip(new, lanes, strict=True)
+        ],
+        generator_id=by.generator_id,
+        actor=by.actor,
+        traceparent=by.traceparent,
+    )
+    return {
+        row["id"]: Submitted(
+            work_id=row["id"],
+            is_new=True,
+            selector_id=row["selector_id"] if row["is_due"] else None,
+        )
+        for row in rows
+    }
 
 
 async def _known_by_key(
-    db: Connection, body: SubmitWork, work_id: UUID, *, by: Submitter
+    db: Connection, body: SubmitWork, work_id: UUID | None, *, by: Submitter
 ) -> Submitted | IdempotencyKeyReused | None:
-    """Note the body's key for this Work; if it is known, return what it stands for."""
+    """
+    Return what the body's key stands for, if it is known.
+
+    Args:
+        work_id: What it stands for from now on, if it is not; None keeps nothing.
+    """
     if body.idempotency_key is None:
         return None
-    digest = _digest(body)
-    row = await fetch_one(
-        db,
-        "keep_idempotency_key",
-        owner=by.generator_id or _NO_OWNER,
-        key=body.idempotency_key,
-        body_sha256=digest,
-        work_id=work_id,
-        lifetime=_KEY_LIFETIME,
-    )
-    assert row is not None
-    if row["work_id"] == work_id:
+    owner, digest = by.generator_id or _NO_OWNER, _digest(body)
+    if work_id is None:
+        row = await fetch_one(db, "find_idempotency_key", owner=owner, key=body.idempotency_key)
+    else:
+        row = await fetch_one(
+            db,
+            "keep_idempotency_key",
+            owner=owner,
+            key=body.idempotency_key,
+            body_sha256=digest,
+            work_id=work_id,
+            lifetime=_KEY_LIFETIME,
+        )
+    if row is None or row["work_id"] == work_id:
         return None
     if row["body_sha256"] != digest:
         return IdempotencyKeyReused(body.idempotency_key)

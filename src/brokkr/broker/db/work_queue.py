@@ -11,11 +11,11 @@ goes through ``give_back_work.sql``, and what is finished through ``finish_work.
 # its agent) finishes it as cancelled instead, if its cancel was requested: nobody would be
 # left to hear of the request.
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 import asyncpg
@@ -36,6 +36,10 @@ from brokkr.work.errors import (
 
 BROKER: Final = "broker"
 """How the audit trail names what nobody asked for."""
+
+
+_Claim: TypeAlias = tuple[UUID, UUID]
+"""A Work, and which claim on it."""
 
 
 class EndedAs(StrEnum):
@@ -88,10 +92,12 @@ class Completed:
     Attributes:
         outcome: How the Work ended, if it was this completion that ended it.
         lanes: The selector of a Work that was handed on and can be claimed at once.
+        is_handed_on: Whether it was this completion that handed it on.
     """
 
     work: WorkBody
     outcome: str | None = None
+    is_handed_on: bool = False
     lanes: list[int] = field(default_factory=list)
 
 
@@ -108,27 +114,33 @@ async def complete_work(
     A repeat with the same claim gets the same answer and changes nothing.  Each report is
     answered by itself: what is refused does not keep the others out.
     """
-    handed_on: dict[UUID, Completed] = {}
+    first: dict[_Claim, CompleteOne] = {}
     for each in reports:
-        if each.retryable and each.ended_as == "failed":
-            answer = await _hand_on(db, each, by=by, policy=policy)
-            if answer is not None:
-                handed_on[each.claim_id] = answer
-    final = {each.claim_id: each for each in reports if each.claim_id not in handed_on}
+        first.setdefault(_claim_of(each), each)
+    locked = await _lock_handoffs(db, first, by=by)
+    handed_on = {
+        claim: await _hand_on(
+            db, first[claim], delay=policy.delay(work["handoffs"]), actor=by.actor
+        )
+        for claim, work in locked.items()
+        if not work["cancel_requested"]
+    }
     finished = await _finish(
         db,
         [
             {
                 "work_id": str(each.work_id),
                 "claim_id": str(each.claim_id),
-                "outcome": each.ended_as,
+                # Note [A cancel survives everything]
+                "outcome": "cancelled" if claim in locked else each.ended_as,
                 "ended_as": EndedAs.COMPLETED,
                 "retries": each.retries,
                 "retryable": each.retryable,
                 "message": each.message,
                 "result": each.result,
             }
-            for each in final.values()
+            for claim, each in first.items()
+            if claim not in handed_on
         ],
         actor=by.actor,
         kind="completed",
@@ -136,7 +148,7 @@ async def complete_work(
     )
     answers: list[Completed | WorkNotFound | ClaimLost] = []
     for each in reports:
-        answer = handed_on.pop(each.claim_id, None)
+        answer = handed_on.pop(_claim_of(each), None)
         row = finished.get(each.work_id)
         if answer is None and row is not None and row["claim_id"] == str(each.claim_id):
             del finished[each.work_id]
@@ -145,34 +157,62 @@ async def complete_work(
     return answers
 
 
-async def _hand_on(
-    db: Connection, report: CompleteOne, *, by: Holder, policy: HandOffPolicy
-) -> Completed | None:
-    """Give a Work to others, if its budget of hand-offs has room; None if it has not."""
-    # Before the row's lock, as everywhere: who changes an agent takes it before rows, too.
+def _claim_of(report: CompleteOne) -> _Claim:
+    return report.work_id, report.claim_id
+
+
+async def _lock_handoffs(
+    db: Connection, reports: Mapping[_Claim, CompleteOne], *, by: Holder
+) -> dict[_Claim, asyncpg.Record]:
+    """
+    Return the Works that go to another agent by these reports, unless they are cancelled.
+
+    All that is reported on is locked with them, so that it is locked in one order.
+    """
+    if not any(map(_may_pass, reports.values())):
+        return {}
+    # Before the rows' locks, as everywhere: who changes an agent takes it before rows, too.
     await fetch_value(db, "lock_selectors_shared")
-    work = await fetch_one(
+    rows = await fetch_all(
         db,
         "lock_claimed_work",
-        work_id=report.work_id,
-        claim_id=report.claim_id,
+        work_ids=[work_id for work_id, _ in reports],
+        claim_ids=[claim_id for _, claim_id in reports],
         agent_id=by.id,
     )
-    if work is None or work["cancel_requested"] or work["handoffs"] >= work["max_handoffs"]:
-        return None
-    await fetch_all(
+    return {
+        (row["id"], row["claim_id"]): row
+        for row in rows
+        if _may_pass(reports[row["id"], row["claim_id"]]) and row["handoffs"] < row["max_handoffs"]
+    }
+
+
+def _may_pass(report: CompleteOne) -> bool:
+    """Say whether another agent could succeed."""
+    return report.retryable and report.ended_as == "failed"
+
+
+async def _hand_on(
+    db: Connection, report: CompleteOne, *, delay: timedelta, actor: str
+) -> Completed:
+    """Give a locked Work to others."""
+    [given] = await fetch_all(
         db,
         "give_back_work",
         work_ids=[report.work_id],
         ended_as=EndedAs.HANDED_OFF,
-        delay=policy.delay(work["handoffs"]),
-        actor=by.actor,
+        delay=delay,
+        actor=actor,
         retries=report.retries,
         message=report.message,
     )
-    await prefer_others(db, report.work_id)
+    selector = await prefer_others(db, report.work_id)
     answer = await fetch_value(db, "record_handoff_answer", claim_id=report.claim_id)
-    return Completed(work=WorkBody.model_validate(answer))
+    return Completed(
+        work=WorkBody.model_validate(answer),
+        is_handed_on=True,
+        lanes=[selector] if given["is_due"] else [],
+    )
 
 
 async def _answer_again(
@@ -220,7 +260,7 @@ async def release_work(
 
     Raises:
         WorkNotFound: It does not exist, or is not for this agent.
-        ClaimLost: It is an agent's release, and the claim is over.
+        ClaimLost: The claim is over; an operator need not name one.
         WorkNotHeld: Nobody has it.
         WorkFinished: It is in the execution log already.
     """
@@ -228,7 +268,11 @@ async def release_work(
     await fetch_value(db, "lock_selectors_shared")
     if by is not None:
         work = await fetch_one(
-            db, "lock_claimed_work", work_id=work_id, claim_id=body.claim_id, agent_id=by.id
+            db,
+            "lock_claimed_work",
+            work_ids=[work_id],
+            claim_ids=[body.claim_id],
+            agent_id=by.id,
         )
         if work is None:
             refusal = await explain_refusal(db, work_id, agent_id=by.id, claim_id=body.claim_id)
@@ -237,6 +281,8 @@ async def release_work(
         work = await _lock(db, work_id)
         if work["status"] == WorkState.PENDING:
             raise WorkNotHeld(work_id)
+        if body.claim_id not in (None, work["claim_id"]):
+            raise ClaimLost(work_id, work["status"])
     given = await _give_back(
         db,
         [work],
@@ -367,11 +413,6 @@ async def extend_leases(db: Connection, *, longest_pause: timedelta) -> None:
 async def mark_swept(db: Connection) -> None:
     """Remember that stale claims were looked for now."""
     await fetch_value(db, "mark_swept")
-
-
-async def count_queue(db: Connection) -> dict[str, int]:
-    """Count what is queued, by status."""
-    return {row["status"]: row["count"] for row in await fetch_all(db, "count_queue")}
 
 
 async def get_broker_id(db: Connection) -> UUID:

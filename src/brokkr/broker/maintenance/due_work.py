@@ -23,6 +23,8 @@ async def move_due_work(pool: Pool, *, dispatcher: Dispatcher, metrics: Metrics)
             lanes = await work_queue.enter_lanes(db, limit=_BATCH)
             expired = await work_queue.expire_work(db, limit=_BATCH)
         dispatcher.announce(lanes)
+        if lanes:
+            _log.info("work entered its lanes", count=len(lanes))
         if expired:
             metrics.count_outcomes(["expired"] * expired)
             _log.info("work expired", count=expired)

@@ -7,18 +7,35 @@ from datetime import timedelta
 
 import structlog
 
+from brokkr.broker.db.outage import Outage
+from brokkr.work.errors import DatabaseUnavailable
+
+_LONGEST_RUN = timedelta(minutes=5)
+
 _log = structlog.get_logger()
 
 
-async def every(interval: timedelta, job: Callable[[], Awaitable[None]], *, name: str) -> None:
+async def every(
+    interval: timedelta,
+    job: Callable[[], Awaitable[None]],
+    *,
+    name: str,
+    longest: timedelta = _LONGEST_RUN,
+) -> None:
     """
     Run ``job`` every ``interval``, a tenth more or less, first after one interval.
 
-    A run that fails is logged, and does not end the series.
+    A run that fails is logged, and does not end the series; nor does one that hangs, which
+    is cancelled after ``longest``.
     """
+    outage = Outage(job=name)
     while True:
         await asyncio.sleep(interval.total_seconds() * random.uniform(0.9, 1.1))  # noqa: S311
         try:
-            await job()
+            async with asyncio.timeout(longest.total_seconds()):
+                await job()
+            outage.end()
+        except DatabaseUnavailable as error:
+            outage.note(error)
         except Exception:  # noqa: BLE001  (whatever it was, the next run may do better)
             _log.exception("job failed", job=name)

@@ -1,26 +1,37 @@
+import asyncio
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
+from brokkr.broker.settings import BrokerSettings
+from brokkr.client import BrokerClient
 from brokkr.wire.bodies import (
+    Capabilities,
+    Capacity,
     ClaimOne,
+    ClaimSome,
+    CompleteWork,
     Heartbeat,
     RegisterAgent,
     RelabelAgent,
+    ReportProgress,
     SubmitWork,
     TargetBody,
     WorkBody,
     WorkState,
 )
 from brokkr.work.errors import (
+    AgentDrained,
     AgentNameTaken,
     AgentNotFound,
     AgentSuperseded,
     NotPermitted,
     Unauthenticated,
 )
+from support.broker import serving
 from support.factories import a_build_template
+from support.signals import eventually
 
 from .conftest import Served
 
@@ -182,3 +193,105 @@ async def test_the_newest_process_of_an_agent_is_the_agent(served: Served) -> No
         with pytest.raises(AgentSuperseded):
             await client.heartbeat(agent.id, older)
         await client.heartbeat(agent.id, newer)
+
+
+CAPACITY = Capacity(max_concurrent=4, free=1)
+CAPABILITIES = Capabilities(types=["build"], version="1.2")
+
+
+async def test_what_an_agent_says_of_itself_is_shown_until_it_says_something_else(
+    served: Served,
+) -> None:
+    agent, client = await served.an_agent()
+    mine = uuid4()
+    said = Heartbeat(incarnation=mine, capacity=CAPACITY, capabilities=CAPABILITIES)
+    busy = Capacity(max_concurrent=4, free=0)
+
+    await client.heartbeat(agent.id, said)
+    first = await served.admin.get_agent(agent.id)
+    await client.heartbeat(agent.id, Heartbeat(incarnation=mine, capacity=busy))
+    second = await served.admin.get_agent(agent.id)
+
+    assert (first.capacity, first.capabilities) == (CAPACITY, CAPABILITIES)
+    assert (second.capacity, second.capabilities) == (busy, CAPABILITIES)
+
+
+async def test_a_process_of_an_older_version_does_not_inherit_what_a_newer_one_said(
+    served: Served,
+) -> None:
+    agent, client = await served.an_agent()
+    said = Heartbeat(incarnation=uuid4(), capacity=CAPACITY, capabilities=CAPABILITIES)
+    await client.heartbeat(agent.id, said)
+
+    await client.heartbeat(agent.id, Heartbeat(incarnation=uuid4()))
+
+    shown = await served.admin.get_agent(agent.id)
+    assert (shown.capacity, shown.capabilities) == (None, None)
+
+
+async def test_a_drained_agent_is_offered_nothing(served: Served) -> None:
+    agent, client = await served.an_agent()
+    work_id = (await a_work(served)).id
+
+    drained = await served.admin.drain_agent("edge-7")
+    again = await served.admin.drain_agent("edge-7")
+
+    assert drained.drained_at is not None
+    assert again.drained_at == drained.drained_at
+    assert (await client.list_pending(agent.id)).items == []
+    with pytest.raises(AgentDrained):
+        await client.claim_work(work_id, ClaimOne())
+    assert await client.claim_some(agent.id, ClaimSome()) == []
+
+
+async def test_a_drained_agent_waits_until_it_is_undrained(served: Served) -> None:
+    agent, client = await served.an_agent()
+    await served.admin.drain_agent("edge-7")
+    await a_work(served)
+    loop = asyncio.get_running_loop()
+    poll = asyncio.create_task(client.claim_some(agent.id, ClaimSome(wait=60)))
+
+    async def is_parked() -> bool:
+        return bool(served.broker.dispatcher.waiting == 1)
+
+    await eventually(is_parked)
+    work_id = (await a_work(served)).id  # wakes nobody
+    await asyncio.sleep(0.3)
+    assert not poll.done()
+    began = loop.time()
+    await served.admin.undrain_agent("edge-7")
+    [claim] = await poll
+
+    assert loop.time() - began < 1
+    assert claim.id < work_id  # the older one
+
+
+async def test_what_a_drained_agent_holds_goes_on(served: Served) -> None:
+    agent, client = await served.an_agent()
+    claim = await client.claim_work((await a_work(served)).id, ClaimOne())
+    await served.admin.drain_agent("edge-7")
+
+    beat = Heartbeat(incarnation=uuid4(), claims=[claim.claim_id])
+    answer = await client.heartbeat(agent.id, beat)
+    progress = ReportProgress(claim_id=claim.claim_id, phase="Running", attempt=1)
+    await client.report_progress(claim.id, progress)
+    done = await client.complete_work(claim.id, CompleteWork(claim_id=claim.claim_id, success=True))
+
+    assert [each.claim_id for each in answer.renewed] == [claim.claim_id]
+    assert done.status is WorkState.SUCCEEDED
+
+
+async def test_a_drain_outlives_broker_and_agent(served: Served, database_url: str) -> None:
+    agent, client = await served.an_agent()
+    await a_work(served)
+    await served.admin.drain_agent("edge-7")
+    await client.heartbeat(agent.id, Heartbeat(incarnation=uuid4()))
+
+    async with (
+        serving(BrokerSettings(), database_url) as restarted,
+        BrokerClient(restarted.url, agent.key) as newer,
+    ):
+        await newer.heartbeat(agent.id, Heartbeat(incarnation=uuid4()))
+
+        assert (await newer.get_agent("self")).drained_at is not None
+        assert await newer.claim_some(agent.id, ClaimSome(wait=0.2)) == []

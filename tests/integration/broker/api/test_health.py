@@ -18,7 +18,7 @@ async def test_metrics_count_the_queue_and_the_requests(served: Served) -> None:
     status, text = await served.request("GET", "/metrics", key=None)
 
     assert status == 200
-    assert 'brokkr_broker_queued_work{status="PENDING"} 1.0' in text
+    assert 'brokkr_broker_queued_work{generator="",status="PENDING",type="build"} 1.0' in text
     assert (
         'brokkr_broker_http_request_seconds_count{method="POST",route="/api/v1/work",status="201"}'
         in text
@@ -38,45 +38,6 @@ async def test_a_completion_that_is_sent_twice_is_counted_once(served: Served) -
     _, text = await served.request("GET", "/metrics", key=None)
 
     assert 'brokkr_broker_finished_work_total{outcome="succeeded"} 1.0' in text
-
-
-async def test_the_description_lists_every_route_of_the_api(served: Served) -> None:
-    status, description = await served.request("GET", "/api/v1/openapi.json", key=None)
-
-    listed = {
-        (method.upper(), path)
-        for path, methods in description["paths"].items()
-        for method in methods
-    }
-    assert status == 200
-    assert description["openapi"].startswith("3.1")
-    assert listed == {
-        ("POST", "/api/v1/work"),
-        ("GET", "/api/v1/work"),
-        ("GET", "/api/v1/work/{work_id}"),
-        ("DELETE", "/api/v1/work/{work_id}"),
-        ("POST", "/api/v1/work/{work_id}/claim"),
-        ("POST", "/api/v1/work/{work_id}/progress"),
-        ("POST", "/api/v1/work/{work_id}/complete"),
-        ("GET", "/api/v1/agents/{ref}/work/pending"),
-        ("POST", "/api/v1/agents/{ref}/work/claim"),
-        ("POST", "/api/v1/agents"),
-        ("GET", "/api/v1/agents"),
-        ("GET", "/api/v1/agents/{ref}"),
-        ("PATCH", "/api/v1/agents/{ref}"),
-        ("DELETE", "/api/v1/agents/{ref}"),
-        ("POST", "/api/v1/agents/{ref}/rotate-key"),
-        ("POST", "/api/v1/agents/{ref}/heartbeat"),
-    }
-
-
-async def test_every_route_of_the_api_asks_for_a_key(served: Served) -> None:
-    _, description = await served.request("GET", "/api/v1/openapi.json", key=None)
-
-    for path, methods in description["paths"].items():
-        for method in methods:
-            status, _ = await served.request(method.upper(), path, key=None)
-            assert (method, path, status) == (method, path, 401)
 
 
 async def test_the_documentation_page_loads_nothing_from_elsewhere(served: Served) -> None:

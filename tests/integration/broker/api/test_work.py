@@ -1,7 +1,7 @@
 import asyncio
 import json
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -9,9 +9,11 @@ from brokkr.wire.bodies import (
     ClaimOne,
     ClaimSome,
     CompleteWork,
+    ReleaseWork,
     ReportProgress,
+    RequeueWork,
+    SubmitBatch,
     SubmitWork,
-    TargetBody,
     WorkState,
 )
 from brokkr.work.errors import (
@@ -19,11 +21,11 @@ from brokkr.work.errors import (
     InvalidWork,
     NotPermitted,
     WorkFinished,
-    WorkNotClaimable,
+    WorkNotFinished,
     WorkNotFound,
+    WorkNotHeld,
 )
 from support.factories import a_build_template
-from support.signals import eventually
 
 from .conftest import Served
 
@@ -208,52 +210,6 @@ async def test_of_a_cancelled_work_the_answer_says_whether_it_is_over(served: Se
         await served.admin.cancel_work(pending)
 
 
-async def test_the_loser_of_a_race_is_told_so(served: Served) -> None:
-    _, first = await served.an_agent("first", gpu="true")
-    _, second = await served.an_agent("second", gpu="true")
-    work_id = (await served.admin.submit_work(submit())).id
-    await first.claim_work(work_id, ClaimOne())
-
-    with pytest.raises(WorkNotClaimable):
-        await second.claim_work(work_id, ClaimOne())
-
-
-async def test_a_wrong_claim_id_completes_nothing(served: Served) -> None:
-    _, client = await served.an_agent(gpu="true")
-    work_id = (await served.admin.submit_work(submit())).id
-    await client.claim_work(work_id, ClaimOne())
-
-    with pytest.raises(ClaimLost) as caught:
-        await client.complete_work(work_id, CompleteWork(claim_id=uuid4(), success=True))
-
-    assert caught.value.state == "CLAIMED"
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "words"),
-    [
-        ("result", {"log": "x" * 70_000}, "larger than 65536"),
-        ("result", {"log": "a\0b"}, "NUL"),
-        ("message", "half \ud800", "surrogate"),
-    ],
-)
-async def test_a_result_that_cannot_be_kept_is_refused(
-    served: Served, field: str, value: Any, words: str
-) -> None:
-    agent, client = await served.an_agent(gpu="true")
-    work_id = (await served.admin.submit_work(submit())).id
-    claim = await client.claim_work(work_id, ClaimOne())
-    body = {"claim_id": str(claim.claim_id), "success": True, field: value}
-
-    status, problem = await served.request(
-        "POST", f"/api/v1/work/{work_id}/complete", key=agent.key, json=body
-    )
-
-    assert (status, problem["field"].partition(".")[0]) == (422, field)
-    assert words in problem["detail"]
-    assert (await served.admin.get_work(work_id)).status is WorkState.CLAIMED
-
-
 async def test_an_agent_sees_what_it_holds_and_nothing_else(served: Served) -> None:
     _, holder = await served.an_agent("holder", gpu="true")
     _, other = await served.an_agent("other", gpu="true")
@@ -280,154 +236,205 @@ async def test_roles_keep_to_their_own(served: Served) -> None:
             await forbidden
 
 
-# -- long polls ------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"priority": 101}, "priority"),
+        ({"priority": -101}, "priority"),
+        ({"not_before": "2030-01-01T00:00:00"}, "not_before"),
+        ({"start_within_seconds": 0}, "start_within_seconds"),
+        ({"max_handoffs": -1}, "max_handoffs"),
+        ({"idempotency_key": ""}, "idempotency_key"),
+        ({"target": {"agents": ["Edge 7"]}}, "target.agents"),
+        ({"target": {"agents": [str(uuid4()).upper()]}}, "target.agents"),
+        ({"target": {"match_labels": {"k" * 64: "v"}}}, "target"),
+        ({"target": {"match_labels": {"x" * 254 + "/k": "v"}}}, "target"),
+        ({"target": {"match_labels": {"Example.com/k": "v"}}}, "target"),
+        ({"target": {"match_labels": {"k": "v" * 64}}}, "target.match_labels.k"),
+        ({"target": [{"agents": ["a"]}, {}]}, "target[1]"),
+        ({"labels": {"k": "-v"}}, "labels.k"),
+    ],
+)
+async def test_numbers_times_and_labels_have_their_bounds(
+    served: Served, change: dict[str, Any], field: str
+) -> None:
+    status, problem = await served.request("POST", "/api/v1/work", json=a_submission(**change))
+
+    assert (status, problem["field"]) == (422, field)
 
 
-async def waiting(served: Served, number: int) -> None:
-    """Wait until so many long polls are parked."""
-
-    async def is_so() -> bool:
-        return served.broker.dispatcher.waiting == number
-
-    await eventually(is_so)
-
-
-async def test_a_long_poll_is_answered_when_work_comes(served: Served) -> None:
-    agent, client = await served.an_agent(gpu="true")
-    poll = asyncio.create_task(client.claim_some(agent.id, ClaimSome(wait=60)))
-    await waiting(served, 1)
-
-    submitted = await served.admin.submit_work(submit())
-    async with asyncio.timeout(10):
-        [claim] = await poll
-
-    assert claim.id == submitted.id
-
-
-async def test_each_of_several_works_wakes_an_agent_of_its_own(served: Served) -> None:
-    agents = [await served.an_agent(f"edge-{number}", gpu="true") for number in range(4)]
-    polls = [
-        asyncio.create_task(client.claim_some(agent.id, ClaimSome(wait=60)))
-        for agent, client in agents
-    ]
-    await waiting(served, 4)
-
-    submitted = [(await served.admin.submit_work(submit())).id for _ in range(4)]
-    async with asyncio.timeout(10):
-        answers = await asyncio.gather(*polls)
-
-    assert sorted(claim.id for claims in answers for claim in claims) == sorted(submitted)
-
-
-async def test_work_for_one_agent_leaves_the_others_waiting(served: Served) -> None:
-    meant, client = await served.an_agent("meant", gpu="true")
-    other, other_client = await served.an_agent("other")
-    others = asyncio.create_task(other_client.claim_some(other.id, ClaimSome(wait=60)))
-    await waiting(served, 1)
-    poll = asyncio.create_task(client.claim_some(meant.id, ClaimSome(wait=60)))
-    await waiting(served, 2)
-
-    await served.admin.submit_work(submit())
-    async with asyncio.timeout(10):
-        assert len(await poll) == 1
-
-    assert served.broker.dispatcher.waiting == 1
-    others.cancel()
-    await waiting(served, 0)
-
-
-async def test_a_client_that_goes_away_frees_its_place(served: Served) -> None:
-    agent, client = await served.an_agent(gpu="true")
-    poll = asyncio.create_task(client.claim_some(agent.id, ClaimSome(wait=60)))
-    await waiting(served, 1)
-
-    poll.cancel()
-
-    await waiting(served, 0)
-    submitted = await served.admin.submit_work(submit())
-    assert (await served.admin.get_work(submitted.id)).status is WorkState.PENDING
-
-
-async def test_a_poll_ends_empty_when_its_time_is_over(served: Served) -> None:
-    agent, client = await served.an_agent(gpu="true")
-
-    assert list(await client.claim_some(agent.id, ClaimSome(wait=0.2))) == []
-    assert served.broker.dispatcher.waiting == 0
-
-
-async def test_an_agent_that_is_relabelled_hears_of_the_work_it_gains(served: Served) -> None:
-    agent, client = await served.an_agent()
-    submitted = await served.admin.submit_work(submit())
-    assert submitted.eligible_agents == 0
-    poll = asyncio.create_task(client.claim_some(agent.id, ClaimSome(wait=60)))
-    await waiting(served, 1)
-
-    await served.request("PATCH", f"/api/v1/agents/{agent.id}", json={"labels": {"gpu": "true"}})
-    async with asyncio.timeout(10):
-        [claim] = await poll
-
-    assert claim.id == submitted.id
-
-
-async def test_a_stopping_broker_answers_its_long_polls_at_once(served: Served) -> None:
-    agent, client = await served.an_agent(gpu="true")
-    poll = asyncio.create_task(client.claim_some(agent.id, ClaimSome(wait=60)))
-    await waiting(served, 1)
-
-    served.server.should_exit = True
-    async with asyncio.timeout(5):
-        assert list(await poll) == []
-
-
-async def test_the_pending_list_can_be_waited_for(served: Served) -> None:
-    agent, _client = await served.an_agent(gpu="true")
-    path = f"/api/v1/agents/{agent.name}/work/pending?wait=60"
-    poll = asyncio.create_task(served.request("GET", path, key=agent.key))
-    await waiting(served, 1)
-
-    submitted = await served.admin.submit_work(submit())
-    async with asyncio.timeout(10):
-        status, page = await poll
-
-    assert status == 200
-    assert [each["id"] for each in page["items"]] == [str(submitted.id)]
-
-
-async def test_waiting_goes_on_after_the_listening_connection_was_lost(served: Served) -> None:
-    agent, client = await served.an_agent(gpu="true")
-    poll = asyncio.create_task(client.claim_some(agent.id, ClaimSome(wait=60)))
-    await waiting(served, 1)
-
-    await served.broker.pool.fetch(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND query LIKE '%LISTEN%'"
-        " AND pid <> pg_backend_pid()"
-    )
-    submitted = await served.admin.submit_work(submit())
-    async with asyncio.timeout(20):
-        [claim] = await poll
-
-    assert claim.id == submitted.id
-
-
-async def test_an_agent_lists_what_it_could_claim_the_most_urgent_first(served: Served) -> None:
-    agent, client = await served.an_agent()
-    other, _ = await served.an_agent("edge-8")
-    target = TargetBody(agents=[agent.name])
-    later, urgent, _ = [
-        await served.admin.submit_work(
-            SubmitWork(
-                work_type="build",
-                template=a_build_template(),
-                target=aim,
-                priority=priority,
-            )
+async def test_what_is_just_within_its_bounds_is_accepted(served: Served) -> None:
+    prefix = ".".join(["x" * 63] * 3 + ["y" * 61])
+    work = await served.admin.submit_work(
+        submit(
+            priority=-100,
+            not_before="2030-01-01T00:00:00+02:00",
+            start_within_seconds=1,
+            target={
+                "agents": ["edge-7", str(uuid4())],
+                "match_labels": {f"{prefix}/{'k' * 63}": "v" * 63},
+                "match_expressions": [{"key": "empty", "operator": "In", "values": [""]}],
+            },
         )
-        for aim, priority in ((target, 0), (target, 5), (TargetBody(agents=[other.name]), 9))
+    )
+
+    assert len(prefix) == 253
+    assert (work.priority, work.eligible_agents) == (-100, 0)
+    assert work.not_before is not None
+    assert work.start_deadline is not None
+    assert work.not_before.isoformat() == "2029-12-31T22:00:00+00:00"
+    assert (work.start_deadline - work.not_before).total_seconds() == 1
+
+
+# -- idempotency keys ------------------------------------------------------------------
+
+
+async def submit_with_key(
+    served: Served, header: str | None, **fields: Any
+) -> tuple[int, dict[str, Any]]:
+    headers = {} if header is None else {"Idempotency-Key": header}
+    return await served.request(
+        "POST", "/api/v1/work", json=a_submission(**fields), headers=headers
+    )
+
+
+async def test_a_repeated_submission_gets_the_first_work_with_200(served: Served) -> None:
+    first_status, first = await submit_with_key(served, "k")
+
+    for header, fields in (
+        ("k", {}),
+        (None, {"idempotency_key": "k"}),
+        ("k", {"idempotency_key": "k"}),
+    ):
+        status, again = await submit_with_key(served, header, **fields)
+        assert (status, again["id"]) == (200, first["id"])
+    assert first_status == 201
+    assert len((await served.admin.list_work()).items) == 1
+
+
+async def test_a_key_that_was_used_for_another_body_is_a_conflict(served: Served) -> None:
+    await submit_with_key(served, "k")
+
+    status, problem = await submit_with_key(served, "k", priority=1)
+
+    assert (status, problem["code"]) == (409, "idempotency_key_reused")
+
+
+async def test_two_different_keys_in_one_request_are_refused(served: Served) -> None:
+    status, problem = await submit_with_key(served, "k", idempotency_key="other")
+
+    assert (status, problem["field"]) == (422, "idempotency_key")
+
+
+async def test_a_repeat_is_told_what_has_become_of_the_work(served: Served) -> None:
+    _, first = await submit_with_key(served, "k")
+    await served.admin.cancel_work(UUID(first["id"]))
+
+    status, again = await submit_with_key(served, "k")
+
+    assert (status, again["id"], again["status"]) == (200, first["id"], "CANCELLED")
+
+
+async def test_simultaneous_repeats_make_one_work(served: Served) -> None:
+    answers = await asyncio.gather(*(submit_with_key(served, "k") for _ in range(8)))
+
+    assert sorted(status for status, _ in answers) == [200] * 7 + [201]
+    assert len({work["id"] for _, work in answers}) == 1
+
+
+# -- several submissions in one request ------------------------------------------------
+
+
+async def test_each_submission_of_a_request_is_answered_by_itself_and_in_order(
+    served: Served,
+) -> None:
+    agent, client = await served.an_agent(gpu="true")
+    known = await served.admin.submit_work(submit(idempotency_key="known"))
+
+    answers = await served.admin.submit_some(
+        SubmitBatch(
+            items=[
+                a_submission(labels={"n": "0"}),
+                a_submission(priority=1000),
+                a_submission(idempotency_key="known"),
+                a_submission(idempotency_key="known", priority=1),
+                a_submission(template={"apiVersion": "v1", "kind": "Secret"}),
+                a_submission(template="kind: [unclosed"),
+                {},
+                a_submission(labels={"n": "7"}),
+                a_submission(target={"match_expressions": [{"key": "k", "operator": "Near"}]}),
+            ]
+        )
+    )
+
+    assert [each.status for each in answers] == [201, 422, 200, 409, 422, 422, 422, 201, 422]
+    works = [each.work for each in answers if each.work is not None]
+    assert [each.labels.get("n") for each in works] == ["0", None, "7"]
+    assert works[1].id == known.id
+    problems = [each.problem for each in answers if each.problem is not None]
+    assert [(each["status"], each["code"], each.get("field")) for each in problems] == [
+        (422, "invalid", "items[1].priority"),
+        (409, "idempotency_key_reused", None),
+        (422, "invalid_work", "items[4].template.kind"),
+        (422, "invalid_work", "items[5].template"),
+        (422, "invalid", "items[6].work_type"),
+        (422, "invalid", "items[8].target.match_expressions[0].operator"),
     ]
+    pending = [each.id for each in (await client.list_pending(agent.id)).items]
+    assert pending == [known.id, works[0].id, works[2].id]
 
-    listed = await client.list_pending(agent.id)
-    first = await client.list_pending(agent.id, limit=1)
 
-    assert [each.id for each in listed.items] == [urgent.id, later.id]
-    assert [each.id for each in first.items] == [urgent.id]
+@pytest.mark.parametrize("number", [0, 101])
+async def test_a_request_holds_one_to_a_hundred_submissions(served: Served, number: int) -> None:
+    status, problem = await served.request(
+        "POST", "/api/v1/work/batch", json={"items": [{}] * number}
+    )
+
+    assert (status, problem["field"]) == (422, "items")
+
+
+async def test_a_request_of_which_nothing_is_good_is_answered_all_the_same(served: Served) -> None:
+    answers = await served.admin.submit_some(SubmitBatch(items=[{}, {}]))
+
+    assert [each.status for each in answers] == [422, 422]
+
+
+# -- what operators do -----------------------------------------------------------------
+
+
+async def test_an_operator_takes_a_work_from_its_holder(served: Served) -> None:
+    _, client = await served.an_agent(gpu="true")
+    work_id = (await served.admin.submit_work(submit())).id
+    with pytest.raises(WorkNotHeld):
+        await served.admin.release_work(work_id, ReleaseWork())
+    first = await client.claim_work(work_id, ClaimOne())
+
+    released = await served.admin.release_work(work_id, ReleaseWork(reason="node is broken"))
+
+    assert (released.status, released.lost_claims) == (WorkState.PENDING, 0)
+    second = await client.claim_work(work_id, ClaimOne())
+    with pytest.raises(ClaimLost):
+        await served.admin.release_work(work_id, ReleaseWork(claim_id=first.claim_id))
+    await served.admin.release_work(work_id, ReleaseWork(claim_id=second.claim_id))
+    await served.admin.cancel_work(work_id)
+    with pytest.raises(WorkFinished):
+        await served.admin.release_work(work_id, ReleaseWork())
+    with pytest.raises(WorkNotFound):
+        await served.admin.release_work(uuid4(), ReleaseWork())
+
+
+async def test_an_operator_queues_a_finished_work_again(served: Served) -> None:
+    _, client = await served.an_agent(gpu="true")
+    work_id = (await served.admin.submit_work(submit())).id
+    with pytest.raises(WorkNotFinished):
+        await served.admin.requeue_work(work_id, RequeueWork())
+    claim = await client.claim_work(work_id, ClaimOne())
+    await client.complete_work(work_id, CompleteWork(claim_id=claim.claim_id, success=False))
+
+    work = await served.admin.requeue_work(work_id, RequeueWork(reason="fixed the network"))
+
+    assert (work.id, work.status, work.round) == (work_id, WorkState.PENDING, 1)
+    assert work.requeued_at is not None
+    assert (await client.claim_work(work_id, ClaimOne())).round == 2
+    with pytest.raises(WorkNotFound):
+        await served.admin.requeue_work(uuid4(), RequeueWork())

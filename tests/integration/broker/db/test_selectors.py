@@ -3,8 +3,12 @@ from typing import Any
 
 import pytest
 
-from brokkr.wire.bodies import TargetBody, WorkState
-from support.queue import Queue
+from brokkr.broker.db import agents, submissions
+from brokkr.broker.db.pool import transaction
+from brokkr.broker.db.submissions import Submitted, Submitter
+from brokkr.wire.bodies import RelabelAgent, TargetBody, WorkState
+from support.queue import Queue, a_submission
+from support.signals import eventually
 
 
 @pytest.mark.parametrize(
@@ -20,25 +24,22 @@ from support.queue import Queue
         ),
         ({"match_expressions": [{"key": "gpu", "operator": "DoesNotExist"}]}, {"c"}),
         ([{"agents": ["a"]}, {"agents": ["c"]}], {"a", "c"}),
+        ([{"agents": ["a"]}, {"match_labels": {"zone": "2"}}], {"a", "b"}),
         ({"match_labels": {"gpu": "never"}}, set()),
     ],
 )
 async def test_work_is_for_the_agents_that_its_target_selects(
     queue: Queue, target: Any, selected: set[str]
 ) -> None:
-    agents = [
+    everybody = [
         await queue.an_agent("a", gpu="true", zone="1"),
         await queue.an_agent("b", gpu="true", zone="2"),
         await queue.an_agent("c"),
     ]
     work_id = await queue.submit(target)
 
-    found = {each.name for each in agents if await queue.pending(each)}
-    rows = await queue.pool.fetch("SELECT agent_id FROM work_targets WHERE work_id = $1", work_id)
-    assert found == selected
-    assert {row["agent_id"] for row in rows} == {
-        each.id for each in agents if each.name in selected
-    }
+    assert {each.name for each in everybody if await queue.pending(each)} == selected
+    assert await queue.targets(work_id) == selected
     assert (await queue.look(work_id)).eligible_agents == len(selected)
 
 
@@ -82,19 +83,6 @@ async def test_a_deleted_agent_is_no_target_any_more(queue: Queue) -> None:
     assert (await queue.look(work_id)).eligible_agents == 0
 
 
-async def test_the_cancelled_work_of_a_deleted_agent_is_over(queue: Queue) -> None:
-    agent = await queue.an_agent()
-    cancelled, kept = await queue.submit(), await queue.submit()
-    await queue.claim_some(agent, limit=2)
-    await queue.cancel(cancelled)
-
-    await queue.delete_agent(agent)
-
-    assert (await queue.look(cancelled)).status is WorkState.CANCELLED
-    assert (await queue.look(kept)).status is WorkState.PENDING
-    assert await queue.history(kept) == ["released"]
-
-
 async def test_targets_that_mean_the_same_are_one_selector(queue: Queue) -> None:
     expressions = [
         {"key": "a", "operator": "In", "values": ["1", "2"]},
@@ -123,17 +111,17 @@ async def test_a_stored_selector_means_what_was_submitted(queue: Queue) -> None:
 
 
 async def test_new_selectors_and_relabelled_agents_always_find_each_other(queue: Queue) -> None:
-    agents = [await queue.an_agent(f"a{number}") for number in range(4)]
+    everybody = [await queue.an_agent(f"a{number}") for number in range(4)]
     for number in range(12):
         label = {f"round-{number}": "x"}
 
         work_id, *_ = await asyncio.gather(
             queue.submit({"match_labels": label}),
-            *(queue.relabel(agent, **label) for agent in agents),
+            *(queue.relabel(agent, **label) for agent in everybody),
         )
 
         assert work_id is not None
-        assert (await queue.look(work_id)).eligible_agents == len(agents)
+        assert (await queue.look(work_id)).eligible_agents == len(everybody)
 
 
 async def test_submissions_with_the_same_new_target_share_one_selector(queue: Queue) -> None:
@@ -143,3 +131,94 @@ async def test_submissions_with_the_same_new_target_share_one_selector(queue: Qu
 
     assert await queue.pool.fetchval("SELECT count(*) FROM selectors") == 1
     assert {(await queue.look(each)).eligible_agents for each in ids} == {1}
+
+
+async def test_annotations_are_compared_as_a_whole(queue: Queue) -> None:
+    team = {"team": "ml; on call: +41"}
+    await queue.an_agent("a", annotations=team)
+    await queue.an_agent("b", annotations={"team": "ml"})
+    await queue.an_agent("c", team="ml")
+
+    assert await queue.targets(await queue.submit({"match_annotations": team})) == {"a"}
+    assert await queue.targets(await queue.submit({"match_annotations": {"team": "ml"}})) == {"b"}
+
+
+async def test_an_agent_is_named_by_its_name_or_by_its_id(queue: Queue) -> None:
+    one, other = await queue.an_agent("a"), await queue.an_agent("b")
+    await queue.an_agent("c")
+
+    work_id = await queue.submit({"agents": [str(one.id), other.name]})
+
+    assert await queue.targets(work_id) == {"a", "b"}
+
+
+async def test_a_name_that_is_free_again_means_the_agent_that_has_it_now(queue: Queue) -> None:
+    first = await queue.an_agent("edge-7")
+    by_name = await queue.submit({"agents": ["edge-7"]})
+    by_id = await queue.submit({"agents": [str(first.id)]})
+    await queue.delete_agent(first)
+
+    second = await queue.an_agent("edge-7")
+
+    assert [each.id for each in await queue.pending(second)] == [by_name]
+    assert await queue.targets(by_id) == set()
+
+
+async def test_the_agents_of_a_work_can_be_asked_for_after_its_end(queue: Queue) -> None:
+    agent = await queue.an_agent("a", zone="1")
+    await queue.an_agent("b", zone="2")
+    work_id = await queue.submit({"match_labels": {"zone": "1"}})
+    await queue.complete(await queue.claim(work_id, by=agent), by=agent)
+
+    assert await queue.targets(work_id) == {"a"}
+    columns = await queue.pool.fetch(
+        "SELECT column_name, data_type FROM information_schema.columns"
+        " WHERE table_name = 'work_targets' ORDER BY column_name"
+    )
+    assert [tuple(row) for row in columns] == [("agent_id", "uuid"), ("work_id", "uuid")]
+
+
+async def test_agents_gain_and_lose_work_without_a_write_to_it(queue: Queue) -> None:
+    agent = await queue.an_agent("a", zone="1")
+    works = [
+        await queue.submit({"match_labels": {"zone": zone}}) for zone in ("1", "2") for _ in "ab"
+    ]
+    versions = "SELECT id, xmin::text, ctid::text FROM work_queue ORDER BY id"
+    before = await queue.pool.fetch(versions)
+
+    await queue.relabel(agent, zone="2")
+    other = await queue.an_agent("b", zone="1")
+    await queue.drain(other)
+    await queue.drain(other, is_drained=False)
+    await queue.delete_agent(agent)
+
+    assert await queue.pool.fetch(versions) == before
+    assert [each.id for each in await queue.pending(other)] == works[:2]
+    assert [await queue.targets(each) for each in works] == [{"b"}, {"b"}, set(), set()]
+
+
+async def test_a_submission_waits_for_an_agent_that_is_being_relabelled(queue: Queue) -> None:
+    agent = await queue.an_agent("a")
+
+    async with transaction(queue.pool) as db:
+        labels = RelabelAgent(labels={"gpu": "true"})
+        await agents.relabel_agent(db, agent.name, labels)
+        submission = asyncio.create_task(queue.submit({"match_labels": {"gpu": "true"}}))
+        await eventually(queue.somebody_waits)
+
+    assert await queue.targets(await submission) == {"a"}
+
+
+async def test_a_registration_waits_for_a_target_that_is_being_stored(queue: Queue) -> None:
+    template = a_submission({"match_labels": {"gpu": "true"}})
+
+    async with transaction(queue.pool) as db:
+        [submitted] = await submissions.submit_work(
+            db, [template], by=Submitter(actor="admin:test")
+        )
+        registration = asyncio.create_task(queue.an_agent("a", gpu="true"))
+        await eventually(queue.somebody_waits)
+    await registration
+
+    assert isinstance(submitted, Submitted)
+    assert await queue.targets(submitted.work_id) == {"a"}

@@ -34,6 +34,16 @@ def test_a_parameter_too_many_or_too_few_is_refused() -> None:
             parsed.values(wrong)
 
 
+def test_a_line_is_left_out_when_its_optional_parameter_is_absent() -> None:
+    text = "SELECT 1\n WHERE a = :a?\n   AND b = :b?::int\n   AND c = :c"
+
+    assert parse(text).sql == "SELECT 1\n WHERE a = $1\n   AND b = $2::int\n   AND c = $3"
+    assert parse(text).optional == {"a", "b"}
+    without = parse(text, absent=frozenset({"b"}))
+    assert without.sql == "SELECT 1\n WHERE a = $1\n   AND c = $2"
+    assert without.parameters == ("a", "c")
+
+
 @pytest.mark.parametrize("name", QUERIES)
 def test_every_query_says_why_it_is_there_and_is_used(name: str) -> None:
     text = (files(statements.__package__) / "queries" / f"{name}.sql").read_text()

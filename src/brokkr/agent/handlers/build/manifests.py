@@ -34,6 +34,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from brokkr.wire.custom_resource import (
+    ANNOTATION_TRACEPARENT,
     API_VERSION,
     KIND,
     LABEL_ATTEMPT,
@@ -122,6 +123,8 @@ def _metadata(document: Manifest, work: Work, attempt: int, *, name: str) -> dic
     given_name = _document(work, "Build").get("metadata", {}).get("name")
     if given_name is not None:
         annotations[ANNOTATION_BUILD_NAME] = given_name
+    if work.span is not None:
+        annotations[ANNOTATION_TRACEPARENT] = str(work.span.child(attempt))
     return {
         "name": name,
         "namespace": work.namespace,

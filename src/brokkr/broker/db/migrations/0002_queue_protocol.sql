@@ -85,6 +85,22 @@ CREATE INDEX work_queue_by_start_deadline ON work_queue (start_deadline)
 CREATE INDEX work_queue_by_lease_check ON work_queue (lease_check_at) WHERE status = 'CLAIMED';
 CREATE INDEX work_queue_depth ON work_queue (generator_id, work_type) WHERE status = 'PENDING';
 
+-- For lists, newest first: each filter is one range in the order of ids, however rare what
+-- it asks for is.  Most are of what is PENDING only, so that a claim does not pay for them.
+CREATE INDEX work_queue_claimed ON work_queue (id) WHERE status = 'CLAIMED';
+CREATE INDEX work_queue_by_type ON work_queue (work_type, id) WHERE status = 'PENDING';
+CREATE INDEX work_queue_by_generator ON work_queue (generator_id, id)
+    WHERE status = 'PENDING' AND generator_id IS NOT NULL;
+CREATE INDEX work_queue_by_wait ON work_queue (pending_since) WHERE status = 'PENDING' AND is_due;
+
+-- The Works that have a label (`key=value`), queued and finished alike: written when a Work is
+-- submitted and not when it moves.
+CREATE TABLE work_labels (
+    label text NOT NULL,
+    work_id uuid NOT NULL,
+    PRIMARY KEY (label, work_id)
+);
+
 -- `crd_spec` is NULL once the payload was pruned.
 ALTER TABLE work_execution_log
     ALTER COLUMN crd_spec DROP NOT NULL,
@@ -105,6 +121,7 @@ ALTER TABLE work_execution_log
 CREATE INDEX work_execution_log_by_age ON work_execution_log (outcome, completed_at);
 CREATE INDEX work_execution_log_by_generator ON work_execution_log (generator_id, id)
     WHERE generator_id IS NOT NULL;
+CREATE INDEX work_execution_log_by_type ON work_execution_log (work_type, id);
 CREATE INDEX work_execution_log_by_selector ON work_execution_log (selector_id);
 
 -- `retries` and `message` are the holder's report, where another agent takes over.
@@ -137,6 +154,36 @@ CREATE TABLE idempotency_keys (
     PRIMARY KEY (owner, key)
 );
 CREATE INDEX idempotency_keys_by_expiry ON idempotency_keys (expires_at);
+
+-- How far payloads and events have been pruned: what ended before is not read again.
+CREATE TABLE retention_marks (
+    outcome varchar(20) PRIMARY KEY,
+    payloads_pruned_to timestamptz NOT NULL DEFAULT '-infinity',
+    events_pruned_to timestamptz NOT NULL DEFAULT '-infinity'
+);
+INSERT INTO retention_marks (outcome)
+VALUES ('succeeded'), ('failed'), ('cancelled'), ('expired'), ('quarantined');
+CREATE INDEX agent_incarnations_by_age ON agent_incarnations (first_seen_at);
+
+-- Selectors that no Work refers to, nor a narrower one of the same target.
+CREATE VIEW unused_selectors AS
+SELECT selector.id
+  FROM selectors AS selector
+ WHERE (SELECT true FROM work_queue AS work
+         WHERE work.selector_id = selector.id AND work.status = 'PENDING' AND work.is_due
+         LIMIT 1) IS NULL
+   AND (SELECT true FROM work_execution_log AS log
+         WHERE log.selector_id = selector.id
+         LIMIT 1) IS NULL
+   AND (selector.excluded <> '{}'
+        OR (SELECT true FROM selectors AS narrow
+             WHERE narrow.digest = selector.digest
+               AND narrow.work_type = selector.work_type
+               AND narrow.excluded <> '{}'
+             LIMIT 1) IS NULL)
+   AND selector.id NOT IN (SELECT selector_id FROM work_queue WHERE status = 'CLAIMED')
+   AND selector.id NOT IN (SELECT selector_id FROM work_queue
+                            WHERE status = 'PENDING' AND NOT is_due);
 
 -- The views, with the new columns.
 DROP VIEW works, work_targets;

@@ -1,12 +1,19 @@
 -- Give an agent the first few pending Works that are meant for it.
 --
--- Rows that another claim is taking are skipped, not waited for, so racing agents take
--- different Works.  Each lane gives up to the limit and the best of all lanes are claimed;
--- between lanes the order is therefore exact only while nobody else claims.
-WITH candidate AS (
+-- Each lane is read, not locked, to the given depth; of the best of all lanes the first few
+-- that nobody else is taking are locked, so racing agents take different Works and leave
+-- nothing locked that they do not take.  What was taken meanwhile is skipped.  If all that
+-- was `seen` is being taken by others, the caller looks deeper.
+--
+-- The agent's row is locked first: its deletion or drain is either seen here, or waits and
+-- then finds what was claimed.
+WITH me AS (
+    SELECT id FROM agents
+     WHERE id = :agent_id AND deleted_at IS NULL AND drained_at IS NULL
+       FOR SHARE
+), head AS (
     SELECT lane.id
-      FROM agents AS me
-      JOIN agent_selectors AS mine ON mine.agent_id = me.id
+      FROM agent_selectors AS mine
       JOIN selectors AS selector ON selector.id = mine.selector_id
      CROSS JOIN LATERAL (
            SELECT work.id, work.priority, work.seq
@@ -16,14 +23,21 @@ WITH candidate AS (
               AND work.is_due
               AND (work.start_deadline IS NULL OR work.round > 0 OR work.start_deadline > now())
             ORDER BY work.priority DESC, work.seq
-            LIMIT :limit
-              FOR UPDATE SKIP LOCKED
+            LIMIT :depth
            ) AS lane
-     WHERE me.id = :agent_id
-       AND me.drained_at IS NULL
+     WHERE mine.agent_id = (SELECT id FROM me)
        AND (:types::text[] IS NULL OR selector.work_type = ANY (:types::text[]))
      ORDER BY lane.priority DESC, lane.seq
+     LIMIT :depth
+), candidate AS (
+    SELECT work.id
+      FROM work_queue AS work
+     WHERE work.id = ANY (ARRAY(SELECT id FROM head))
+       AND work.status = 'PENDING'
+       AND work.is_due
+     ORDER BY work.priority DESC, work.seq
      LIMIT :limit
+       FOR UPDATE SKIP LOCKED
 ), claimed AS (
     UPDATE work_queue AS work
        SET status = 'CLAIMED',
@@ -44,12 +58,14 @@ WITH candidate AS (
 ), told AS (
     INSERT INTO work_events (work_id, number, kind, actor, detail)
     SELECT id, events, 'claimed', :actor::text,
-           jsonb_build_object('claim_id', claim_id, 'round', round)
+           jsonb_build_object('claim_id', claim_id, 'round', round,
+                              'lease_seconds', claim_timeout_seconds)
       FROM claimed
 )
-SELECT id, claim_id, round, work_type, crd_spec, traceparent,
+SELECT looked.seen, id, claim_id, round, work_type, selector_id, crd_spec, traceparent,
        claim_timeout_seconds::float AS lease_seconds,
        cancel_requested_at IS NOT NULL AS cancel_requested,
        extract(epoch FROM now() - pending_since)::float AS waited_seconds
-  FROM claimed
+  FROM (SELECT count(*) AS seen FROM head) AS looked
+  LEFT JOIN claimed ON true
  ORDER BY priority DESC, seq

@@ -2,7 +2,14 @@
 --
 -- One conditional UPDATE: of agents that race for the row, the losers wait on its lock,
 -- find the status changed, and match nothing.  The claim's history is written with it.
-WITH claimed AS (
+--
+-- The agent's row is locked first: its deletion or drain is either seen here, or waits and
+-- then finds what was claimed.
+WITH me AS (
+    SELECT id FROM agents
+     WHERE id = :agent_id AND deleted_at IS NULL AND drained_at IS NULL
+       FOR SHARE
+), claimed AS (
     UPDATE work_queue AS work
        SET status = 'CLAIMED',
            claimed_by = :agent_id,
@@ -19,10 +26,8 @@ WITH claimed AS (
        AND (work.start_deadline IS NULL OR work.round > 0 OR work.start_deadline > now())
        AND EXISTS (
            SELECT FROM agent_selectors AS mine
-             JOIN agents AS me ON me.id = mine.agent_id
-            WHERE mine.agent_id = :agent_id
+            WHERE mine.agent_id = (SELECT id FROM me)
               AND mine.selector_id = work.selector_id
-              AND me.drained_at IS NULL
        )
     RETURNING work.*
 ), recorded AS (
@@ -31,7 +36,8 @@ WITH claimed AS (
 ), told AS (
     INSERT INTO work_events (work_id, number, kind, actor, detail)
     SELECT id, events, 'claimed', :actor::text,
-           jsonb_build_object('claim_id', claim_id, 'round', round)
+           jsonb_build_object('claim_id', claim_id, 'round', round,
+                              'lease_seconds', claim_timeout_seconds)
       FROM claimed
 )
 SELECT id, claim_id, round, work_type, crd_spec, traceparent,

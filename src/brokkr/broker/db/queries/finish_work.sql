@@ -45,18 +45,25 @@ WITH report AS (
            CASE WHEN handoffs > 0 OR outcome = 'quarantined'
                 THEN coalesce(result, '{}') || (
                     SELECT jsonb_build_object(
-                               'total_retries', coalesce(sum(
-                                   CASE claim.claim_id WHEN moved.claim_id THEN moved.retries
-                                        ELSE claim.retries END), 0),
+                               'total_retries', coalesce(sum(said.retries), 0),
                                'claims', jsonb_agg(jsonb_build_object(
                                    'round', claim.round, 'claim_id', claim.claim_id,
                                    'agent', agent.name, 'claimed_at', claim.claimed_at,
                                    'ended_at', coalesce(claim.ended_at, now()),
                                    'ended_as', coalesce(claim.ended_as, moved.ended_as),
-                                   'retries', claim.retries, 'message', claim.message
+                                   'retries', said.retries, 'message', said.message
                                ) ORDER BY claim.round))
                       FROM work_claims AS claim
                       JOIN agents AS agent ON agent.id = claim.agent_id
+                     CROSS JOIN LATERAL (
+                           SELECT claim.retries, claim.message
+                            WHERE claim.claim_id <> moved.claim_id
+                               OR moved.ended_as IS DISTINCT FROM 'completed'
+                           UNION ALL
+                           SELECT moved.retries, moved.message
+                            WHERE claim.claim_id = moved.claim_id
+                              AND moved.ended_as = 'completed'
+                           ) AS said
                      WHERE claim.work_id = moved.id
                        AND claim.claimed_at > coalesce(moved.requeued_at, '-infinity'))
                 ELSE result END,

@@ -23,15 +23,21 @@ WITH ended AS (
            is_due = :delay::interval <= '0',
            pending_since = now() + :delay::interval,
            events = work.events + 1
-      FROM (SELECT id, claim_id, round FROM work_queue
-             WHERE id = ANY (:work_ids::uuid[])) AS before
+      FROM (SELECT held.id, held.claim_id, agent.name AS agent
+              FROM work_queue AS held
+              LEFT JOIN work_claims AS claim ON claim.claim_id = held.claim_id
+              LEFT JOIN agents AS agent ON agent.id = claim.agent_id
+             WHERE held.id = ANY (:work_ids::uuid[])) AS before
      WHERE work.id = before.id
-    RETURNING work.id, work.selector_id, work.is_due, work.events, before.claim_id, before.round
+    RETURNING work.id, work.selector_id, work.is_due, work.events, work.round, work.lost_claims,
+              work.not_before, before.claim_id, before.agent
 ), told AS (
     INSERT INTO work_events (work_id, number, kind, actor, detail)
     SELECT id, events, :ended_as::text, :actor::text, jsonb_strip_nulls(jsonb_build_object(
-               'claim_id', claim_id, 'round', round, 'message', :message::text,
-               'retries', :retries::int))
+               'agent', agent, 'claim_id', claim_id, 'round', round,
+               'message', :message::text, 'retries', :retries::int,
+               'lost_claims', CASE :ended_as::text WHEN 'lease_lost' THEN lost_claims END,
+               'not_before', not_before))
       FROM pending
 )
 SELECT id, selector_id, is_due FROM pending

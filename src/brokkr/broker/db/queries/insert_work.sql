@@ -24,9 +24,17 @@ WITH given AS (
            idempotency_key, :generator_id::uuid, :traceparent::text, 1
       FROM given
      ORDER BY place
-    RETURNING id, selector_id, is_due
+    RETURNING id, selector_id, is_due, work_type, priority, not_before, start_deadline
+), labelled AS (
+    INSERT INTO work_labels (label, work_id)
+    SELECT label.key || '=' || label.value, given.id
+      FROM given
+     CROSS JOIN LATERAL jsonb_each_text(given.labels) AS label
 ), told AS (
     INSERT INTO work_events (work_id, number, kind, actor, detail)
-    SELECT id, 1, 'submitted', :actor, '{}' FROM submitted
+    SELECT id, 1, 'submitted', :actor, jsonb_strip_nulls(jsonb_build_object(
+               'work_type', work_type, 'priority', priority, 'not_before', not_before,
+               'start_deadline', start_deadline))
+      FROM submitted
 )
 SELECT id, selector_id, is_due FROM submitted

@@ -1,30 +1,69 @@
 -- Queued and finished Work together, newest first.
 --
--- Ids begin with the time at which they were made, so their order is the order of arrival,
--- and the primary keys of both tables serve it; `since_id` bounds how far back they are read.
-WITH page AS (
-    SELECT id, work_type, status, created_at, claimed_at, completed_at, claimed_by, round,
-           priority, max_retries, claim_timeout_seconds, lease_expires_at, lost_claims,
-           max_handoffs, handoffs, not_before, start_deadline, requeued_at,
-           cancel_requested_at, progress, labels, generator_id, success, retries_attempted,
-           result_message, result, queue_seconds, run_seconds, selector_id
-      FROM works
-     WHERE (:type::text IS NULL OR work_type = :type::text)
-       AND (:states::text[] IS NULL OR status = ANY (:states::text[]))
-       AND (:agent_id::uuid IS NULL OR claimed_by = :agent_id::uuid)
-       AND (:since::timestamptz IS NULL OR created_at >= :since::timestamptz)
-       AND (:since_id::uuid IS NULL OR id >= :since_id::uuid)
-       AND (:before_id::uuid IS NULL OR id < :before_id::uuid)
-     ORDER BY id DESC
-     LIMIT :limit
+-- Ids begin with the time at which they were made, so their order is the order of arrival.
+-- Each of the three parts has indexes of its own in this order, and is read no deeper than
+-- the page, or is not read at all.  What is claimed is never much.  Labels have an index too
+-- (list_labelled_work.sql), which leads where the rarest of them is rarer than the rest.
+WITH found AS (
+    (SELECT id
+       FROM work_queue
+      WHERE status = 'PENDING'
+        AND :pending::boolean
+        AND work_type = :type?
+        AND generator_id = :generator_id?
+        AND id IN (SELECT work_id FROM work_labels WHERE label = :label?)
+        AND labels @> :labels?
+        AND id >= :since_id?
+        AND created_at >= :since?
+        AND id < :before_id?
+      ORDER BY id DESC
+      LIMIT :limit)
+    UNION ALL
+    (SELECT id
+       FROM work_queue
+      WHERE status = 'CLAIMED'
+        AND :claimed::boolean
+        AND claimed_by = :agent_id?
+        AND work_type = :type?
+        AND generator_id = :generator_id?
+        AND labels @> :labels?
+        AND id >= :since_id?
+        AND created_at >= :since?
+        AND id < :before_id?
+      ORDER BY id DESC
+      LIMIT :limit)
+    UNION ALL
+    (SELECT id
+       FROM work_execution_log
+      WHERE :finished::boolean
+        AND outcome = :outcome?
+        AND outcome = ANY (:outcomes?::text[])
+        AND claimed_by = :agent_id?
+        AND work_type = :type?
+        AND generator_id = :generator_id?
+        AND id IN (SELECT work_id FROM work_labels WHERE label = :label?)
+        AND labels @> :labels?
+        AND id >= :since_id?
+        AND created_at >= :since?
+        AND id < :before_id?
+      ORDER BY id DESC
+      LIMIT :limit)
+    ORDER BY id DESC
+    LIMIT :limit
 )
-SELECT page.*, agent.name AS agent, generator.name AS generator,
-       selector.targets AS target,
-       CASE WHEN page.lease_expires_at IS NOT NULL
-            THEN greatest(0, extract(epoch FROM page.lease_expires_at - now()))::float
+SELECT work.id, work.work_type, work.status, work.created_at, work.claimed_at,
+       work.completed_at, work.claimed_by, work.round, work.priority, work.max_retries,
+       work.claim_timeout_seconds, work.lost_claims, work.max_handoffs, work.handoffs,
+       work.not_before, work.start_deadline, work.requeued_at, work.cancel_requested_at,
+       work.progress, work.labels, work.generator_id, work.success, work.retries_attempted,
+       work.result_message, work.result, work.queue_seconds, work.run_seconds,
+       agent.name AS agent, generator.name AS generator, selector.targets AS target,
+       CASE WHEN work.lease_expires_at IS NOT NULL
+            THEN greatest(0, extract(epoch FROM work.lease_expires_at - now()))::float
        END AS lease_seconds
-  FROM page
-  JOIN selectors AS selector ON selector.id = page.selector_id
-  LEFT JOIN agents AS agent ON agent.id = page.claimed_by
-  LEFT JOIN generators AS generator ON generator.id = page.generator_id
- ORDER BY page.id DESC
+  FROM found
+  JOIN works AS work USING (id)
+  JOIN selectors AS selector ON selector.id = work.selector_id
+  LEFT JOIN agents AS agent ON agent.id = work.claimed_by
+  LEFT JOIN generators AS generator ON generator.id = work.generator_id
+ ORDER BY work.id DESC

@@ -1,11 +1,22 @@
 -- Keep what the holder of a claim last said; what is new in it is an event.
+--
+-- A claim is worth `max_events` events, more than any number of attempts needs: after that,
+-- what an agent says is kept as the newest progress only, or one could fill the disk.  There
+-- are that many if the one so many numbers back is younger than the claim; numbers have no
+-- gaps.
 WITH recorded AS (
     UPDATE work_queue AS work
        SET progress = :progress::jsonb || jsonb_build_object('reported_at', now()),
            events = work.events + before.is_news::int
-      FROM (SELECT id, progress - 'reported_at' IS DISTINCT FROM :progress::jsonb AS is_news,
-                   coalesce((progress ->> 'retries')::int, 0) AS retries
-              FROM work_queue
+      FROM (SELECT id, coalesce((progress ->> 'retries')::int, 0) AS retries,
+                   progress - 'reported_at' IS DISTINCT FROM :progress::jsonb
+                   AND NOT EXISTS (
+                       SELECT FROM work_events AS event
+                        WHERE event.work_id = held.id
+                          AND event.number = held.events - :max_events + 1
+                          AND event.at > held.claimed_at
+                   ) AS is_news
+              FROM work_queue AS held
              WHERE id = :work_id
                AND claim_id = :claim_id
                AND claimed_by = :agent_id

@@ -1,9 +1,10 @@
 -- Who is in the lanes of what some agents have tried: the others of the whole target, if any
 -- of them can work (not drained, and heard of lately); else all of the whole target.
 --
--- Asked when such a lane is made, when an agent changes, and every so often, because being
--- heard of changes by itself.  The caller holds the selectors' lock.  Returns the agents
--- for whom something has changed.
+-- Asked for all such lanes when an agent changes, and every so often, because being heard of
+-- changes by itself: under the selectors' lock.  And for one lane when it is made: nobody
+-- else sees it yet, so the shared lock will do.  Returns the agents for whom something has
+-- changed.
 WITH candidate AS (
     SELECT narrow.id AS selector_id, whole_member.agent_id,
            whole_member.agent_id <> ALL (narrow.excluded)
@@ -17,6 +18,7 @@ WITH candidate AS (
       JOIN agent_selectors AS whole_member ON whole_member.selector_id = whole.id
       JOIN agents AS agent ON agent.id = whole_member.agent_id
      WHERE narrow.excluded <> '{}'
+       AND (:selector_id::bigint IS NULL OR narrow.id = :selector_id::bigint)
 ), preferred AS (
     SELECT selector_id FROM candidate GROUP BY selector_id HAVING bool_or(is_preferred)
 ), member AS (
@@ -29,6 +31,7 @@ WITH candidate AS (
      USING selectors AS narrow
      WHERE narrow.id = stored.selector_id
        AND narrow.excluded <> '{}'
+       AND (:selector_id::bigint IS NULL OR narrow.id = :selector_id::bigint)
        AND NOT EXISTS (SELECT FROM member
                         WHERE member.selector_id = stored.selector_id
                           AND member.agent_id = stored.agent_id)

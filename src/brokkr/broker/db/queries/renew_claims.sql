@@ -7,7 +7,12 @@
 -- is decided, in the order of ids.  From the history only what never changes is used: whose
 -- claim it is, of which Work.  So a sweep, a claim or a completion at the same moment is
 -- either seen whole or comes after.  `lease_check_at` stays, or the update could not be HOT.
-WITH fresh AS (
+--
+-- What a deleted agent has lost stays lost; its row is locked, for a revival only, so that
+-- its deletion is either seen here, or waits and then finds what was revived.
+WITH me AS (
+    SELECT id FROM agents WHERE id = :agent_id AND deleted_at IS NULL FOR SHARE
+), fresh AS (
     SELECT id, claim_id, round, claim_timeout_seconds, lease_expires_at, cancel_requested_at
       FROM work_queue
      WHERE status = 'CLAIMED'
@@ -22,7 +27,8 @@ WITH fresh AS (
        AND claim.claim_id NOT IN (SELECT claim_id FROM fresh)
        AND claim.agent_id = :agent_id
        AND work.claim_id = claim.claim_id
-       AND (work.claimed_by = :agent_id OR work.status = 'PENDING')
+       AND (work.claimed_by = :agent_id
+            OR work.status = 'PENDING' AND claim.agent_id = (SELECT id FROM me))
      ORDER BY work.id
        FOR UPDATE OF work
 ), renewed AS (

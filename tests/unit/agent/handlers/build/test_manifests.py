@@ -1,4 +1,5 @@
 from copy import deepcopy
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -12,8 +13,10 @@ from brokkr.agent.handlers.build.manifests import (
     render_build_run,
     render_config_maps,
 )
+from brokkr.wire.custom_resource import ANNOTATION_TRACEPARENT
 from brokkr.work.errors import InvalidWork
 from brokkr.work.model import Manifest
+from brokkr.work.trace import TraceContext
 from support.factories import WORK_ID, a_work
 from support.templates import a_build, a_build_run, a_config_map, a_list
 
@@ -197,3 +200,18 @@ def test_defaults_are_those_that_are_documented() -> None:
         retention_succeeded=timedelta(hours=1),
         retention_failed=timedelta(hours=24),
     )
+
+
+def test_the_objects_of_an_attempt_name_its_span() -> None:
+    trace = TraceContext("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", is_sampled=True)
+    untraced = a_work(template=a_build())
+    work = replace(untraced, trace=trace)
+
+    def spans_on(attempt: int) -> set[str]:
+        objects = [render_build(work, attempt), render_build_run(work, attempt, DEFAULTS)]
+        return {each["metadata"]["annotations"][ANNOTATION_TRACEPARENT] for each in objects}
+
+    assert len(spans_on(1)) == len(spans_on(2)) == 1
+    assert spans_on(1) != spans_on(2)
+    assert TraceContext.parse(*spans_on(1)) == trace.child(work.claim.claim_id).child(1)
+    assert ANNOTATION_TRACEPARENT not in render_build(untraced, 1)["metadata"]["annotations"]

@@ -1,0 +1,196 @@
+"""
+Why a Work is where it is: the facts for :mod:`brokkr.work.explain`, and what it makes of them.
+
+Every agent is looked at, a page at a time, so that others are served meanwhile; the answer
+holds a few of them.  The caller owns the transaction.
+"""
+
+import heapq
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+
+from brokkr.broker.db.execution_log import get_work
+from brokkr.broker.db.pool import Connection
+from brokkr.broker.db.statements import fetch_all, fetch_one
+from brokkr.wire.bodies import TargetBody, WorkBody, WorkState
+from brokkr.wire.explain import AgentStanding, Counted, Explanation, UnmetTermBody, Waiting
+from brokkr.work.errors import AgentNotFound
+from brokkr.work.explain import (
+    Candidate,
+    Rule,
+    Standing,
+    could_ever,
+    render_time,
+    standing_of,
+    summary_of,
+)
+from brokkr.work.selectors import Selectable
+
+SHOWN: Final = 20
+"""How many agents are told one by one; of all others only how many."""
+_COUNTED_AHEAD: Final = 1000
+_SHOWN_AHEAD: Final = 10
+_PAGE: Final = 500
+_NEARNESS: Final = {rule: place for place, rule in enumerate(reversed(Rule))}
+
+
+async def explain_work(db: Connection, work: WorkBody, *, agent: str | None = None) -> Explanation:
+    """
+    Say why a Work is where it is.
+
+    Args:
+        agent: The one agent to look at, by name or id; else those nearest to claiming.
+
+    Raises:
+        AgentNotFound: There is none such.
+    """
+    work = work.model_copy(update={"resource": None})
+    place = None
+    if work.status is WorkState.PENDING:
+        place = await fetch_one(db, "find_pending_work", work_id=work.id, limit=_COUNTED_AHEAD)
+        if place is None:  # it was claimed, or ended, since it was read
+            work = (await get_work(db, work.id)).model_copy(update={"resource": None})
+    if place is None:
+        return Explanation(work=work, summary=_summary_of(work))
+    survey = await _survey(db, place, work_type=work.work_type, agent=agent)
+    if agent is not None and not survey.shown:
+        raise AgentNotFound(agent)
+    not_due = None if place["is_due"] else place["not_before"]
+    because = None if not_due is None else "delay" if place["round"] == 0 else "backoff"
+    ahead = _counted(place["ahead"])
+    return Explanation(
+        work=work,
+        summary=summary_of(
+            survey.counts,
+            work_type=work.work_type,
+            not_due=not_due and f"until {render_time(not_due)} ({because})",
+            ahead=_words(ahead),
+        ),
+        could_ever=could_ever(survey.counts),
+        waiting=Waiting(
+            not_due_until=not_due,
+            not_due_because=because,
+            start_deadline=place["start_deadline"] if place["round"] == 0 else None,
+            ahead=ahead,
+            counts=dict(survey.counts),
+            agents=await _render(db, survey.shown, place),
+        ),
+    )
+
+
+@dataclass(slots=True)
+class _Survey:
+    """How all agents stand, and how some of them do."""
+
+    counts: Counter[Rule] = field(default_factory=Counter)
+    shown: list[tuple[Selectable, Standing]] = field(default_factory=list)
+
+
+async def _survey(
+    db: Connection, place: asyncpg.Record, *, work_type: str, agent: str | None
+) -> _Survey:
+    """Look at every agent, and keep the nearest ones, or the one that is asked for."""
+    targets = [TargetBody.model_validate(each).to_target() for each in place["targets"]]
+    survey, after = _Survey(), None
+    while True:
+        rows = await fetch_all(
+            db, "list_candidates", selector_id=place["selector_id"], after=after, limit=_PAGE
+        )
+        looked_at = [
+            (each.agent, standing_of(each, targets, work_type=work_type, now=place["now"]))
+            for each in (_candidate(row, place["excluded"]) for row in rows)
+        ]
+        survey.counts.update(standing.rule for _, standing in looked_at)
+        wanted = [each for each in looked_at if agent in (None, each[0].name, str(each[0].id))]
+        survey.shown = heapq.nsmallest(SHOWN, [*survey.shown, *wanted], key=_nearness)
+        if len(rows) < _PAGE:
+            return survey
+        after = rows[-1]["name"]
+
+
+def _candidate(row: asyncpg.Record, excluded: Iterable[UUID]) -> Candidate:
+    types = (row["capabilities"] or {}).get("types")
+    return Candidate(
+        agent=Selectable(
+            id=row["id"], name=row["name"], labels=row["labels"], annotations=row["annotations"]
+        ),
+        types=None if types is None else frozenset(types),
+        free=(row["capacity"] or {}).get("free"),
+        drained_at=row["drained_at"],
+        last_seen_at=row["last_seen_at"],
+        is_left_out=row["id"] in excluded and not row["is_in_lane"],
+    )
+
+
+def _nearness(looked_at: tuple[Selectable, Standing]) -> tuple[int, int, str]:
+    agent, standing = looked_at
+    return _NEARNESS[standing.rule], len(standing.unmet), agent.name
+
+
+async def _render(
+    db: Connection, shown: Iterable[tuple[Selectable, Standing]], place: asyncpg.Record
+) -> list[AgentStanding]:
+    shown = list(shown)
+    may = [agent.id for agent, standing in shown if standing.rule is Rule.MAY_CLAIM]
+    rows = await fetch_all(
+        db,
+        "count_ahead",
+        agent_ids=may[:_SHOWN_AHEAD],
+        priority=place["priority"],
+        seq=place["seq"],
+        limit=_COUNTED_AHEAD,
+    )
+    ahead = {row["agent_id"]: _counted(row["works"]) for row in rows}
+    return [
+        AgentStanding(
+            id=agent.id,
+            name=agent.name,
+            rule=standing.rule,
+            sentence=standing.sentence,
+            unmet=[
+                UnmetTermBody(
+                    target=standing.target, term=each.term, wanted=each.wanted, actual=each.actual
+                )
+                for each in standing.unmet
+            ],
+            ahead=ahead.get(agent.id),
+        )
+        for agent, standing in shown
+    ]
+
+
+def _counted(count: int) -> Counted:
+    return Counted(count=count, is_exact=count < _COUNTED_AHEAD)
+
+
+def _words(ahead: Counted) -> str | None:
+    if not ahead.is_exact:
+        return f"{ahead.count} or more"
+    return str(ahead.count) if ahead.count else None
+
+
+def _summary_of(work: WorkBody) -> str:
+    """Sum up where a Work is that is not pending, or was claimed this moment."""
+    message = f": {work.result_message}" if work.result_message else ""
+    if work.status.is_finished:
+        where = f" on {work.agent}" if work.agent else ""
+        return f"It is {work.status.lower()} since {_time(work.completed_at)}{where}{message}."
+    parts = [f"{work.agent} has held it since {_time(work.claimed_at)}"]
+    if work.lease_seconds is not None:
+        parts.append(f"{work.lease_seconds:.0f} s of its lease are left")
+    if work.progress is not None:
+        said = f": {work.progress.message}" if work.progress.message else ""
+        parts.append(f"attempt {work.progress.attempt} is {work.progress.phase.lower()}{said}")
+    if work.cancel_requested_at is not None:
+        parts.append("its cancel was requested")
+    return "; ".join(parts) + "."
+
+
+def _time(at: datetime | None) -> str:
+    return "a time that is not known" if at is None else render_time(at)

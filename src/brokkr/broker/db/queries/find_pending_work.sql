@@ -1,0 +1,24 @@
+-- Where a pending Work stands: its lane, and how many go first there.
+--
+-- What goes first is two ranges of the lane's index, what is more urgent and what came
+-- earlier; neither is read further than the limit.
+SELECT work.selector_id, work.priority, work.seq, work.is_due, work.not_before, work.round,
+       work.start_deadline, selector.targets, selector.excluded, now() AS now,
+       (SELECT count(*)
+          FROM ((SELECT FROM work_queue AS urgent
+                  WHERE urgent.selector_id = work.selector_id
+                    AND urgent.status = 'PENDING' AND urgent.is_due
+                    AND urgent.priority > work.priority
+                  LIMIT :limit)
+                UNION ALL
+                (SELECT FROM work_queue AS earlier
+                  WHERE earlier.selector_id = work.selector_id
+                    AND earlier.status = 'PENDING' AND earlier.is_due
+                    AND earlier.priority = work.priority
+                    AND earlier.seq < work.seq
+                  LIMIT :limit)
+                LIMIT :limit) AS first) AS ahead
+  FROM work_queue AS work
+  JOIN selectors AS selector ON selector.id = work.selector_id
+ WHERE work.id = :work_id
+   AND work.status = 'PENDING'

@@ -1,0 +1,8 @@
+-- The lanes of agents; who is drained or deleted has none.
+SELECT mine.agent_id, mine.selector_id, selector.work_type
+  FROM agent_selectors AS mine
+  JOIN agents AS agent ON agent.id = mine.agent_id
+  JOIN selectors AS selector ON selector.id = mine.selector_id
+ WHERE mine.agent_id = ANY (:agent_ids::uuid[])
+   AND agent.drained_at IS NULL
+   AND agent.deleted_at IS NULL

@@ -1,0 +1,9 @@
+-- Which of these agents are in these lanes; who is drained or deleted is in none.
+SELECT member.agent_id, member.selector_id, selector.work_type
+  FROM agent_selectors AS member
+  JOIN agents AS agent ON agent.id = member.agent_id
+  JOIN selectors AS selector ON selector.id = member.selector_id
+ WHERE member.selector_id = ANY (:selector_ids::bigint[])
+   AND member.agent_id = ANY (:agent_ids::uuid[])
+   AND agent.drained_at IS NULL
+   AND agent.deleted_at IS NULL

@@ -1,0 +1,247 @@
+import asyncio
+from datetime import UTC, datetime, timedelta
+from uuid import uuid4
+
+import pytest
+
+from brokkr.broker.db import retention, submissions
+from brokkr.broker.db.pool import transaction
+from brokkr.broker.db.submissions import Submitted, Submitter
+from brokkr.wire.bodies import WorkState
+from brokkr.work.errors import IdempotencyKeyReused
+from support.queue import Queue, a_submission
+from support.signals import eventually
+
+DAY = timedelta(days=1)
+ADMIN = Submitter(actor="admin:test")
+
+
+async def a_tenant(queue: Queue, name: str) -> Submitter:
+    generator_id = uuid4()
+    await queue.pool.execute(
+        "INSERT INTO generators (id, name) VALUES ($1, $2)", generator_id, name
+    )
+    return Submitter(actor=f"generator:{name}", generator_id=generator_id)
+
+
+# -- what is stored --------------------------------------------------------------------
+
+
+async def test_a_submission_is_stored_as_it_was_meant(queue: Queue) -> None:
+    by = await a_tenant(queue, "ci")
+    [submitted] = await queue.submit_all(
+        a_submission(
+            {"match_labels": {"gpu": "true"}},
+            priority=-7,
+            max_retries=5,
+            max_handoffs=2,
+            claim_timeout_seconds=90,
+            labels={"team": "ml"},
+            start_within_seconds=60,
+        ),
+        by=by,
+    )
+
+    assert isinstance(submitted, Submitted)
+    work = await queue.look(submitted.work_id)
+    assert (work.status, work.work_type, work.round) == (WorkState.PENDING, "build", 0)
+    assert (work.priority, work.max_retries, work.max_handoffs) == (-7, 5, 2)
+    assert (work.claim_timeout_seconds, work.labels) == (90, {"team": "ml"})
+    assert work.target == [{"match_labels": {"gpu": "true"}}]
+    assert (work.generator, work.generator_id) == ("ci", by.generator_id)
+    assert work.not_before is None
+    assert work.start_deadline is not None
+    assert abs(work.start_deadline - datetime.now(UTC) - timedelta(seconds=60)).seconds < 10
+    [event] = await queue.pool.fetch("SELECT number, kind, actor FROM work_events")
+    assert tuple(event) == (1, "submitted", "generator:ci")
+
+
+async def test_several_works_are_queued_in_the_order_in_which_they_were_given(
+    queue: Queue,
+) -> None:
+    agent = await queue.an_agent(gpu="true")
+    several = [
+        a_submission({"match_labels": {"gpu": "true"}} if number % 3 else None)
+        for number in range(20)
+    ]
+
+    queued = await queue.submit_all(*several)
+
+    ids = [each.work_id for each in queued if isinstance(each, Submitted)]
+    assert len(ids) == 20
+    assert [each.id for each in await queue.pending(agent)] == ids
+
+
+async def test_only_what_can_be_claimed_now_is_announced(queue: Queue) -> None:
+    tomorrow = (datetime.now(UTC) + DAY).isoformat()
+
+    now, later, again = await queue.submit_all(
+        a_submission(idempotency_key="k"),
+        a_submission(not_before=tomorrow),
+        a_submission(idempotency_key="k"),
+    )
+
+    assert isinstance(now, Submitted)
+    assert isinstance(later, Submitted)
+    lane = await queue.pool.fetchval("SELECT id FROM selectors")
+    assert (now.selector_id, later.selector_id) == (lane, None)
+    assert again == Submitted(work_id=now.work_id, is_new=False)
+
+
+async def test_requests_with_the_same_new_targets_in_other_orders_do_not_block_each_other(
+    queue: Queue,
+) -> None:
+    await queue.an_agent()
+    for number in range(5):
+        several = [a_submission({"match_labels": {f"x-{number}": each}}) for each in "abcdef"]
+
+        forth, back = await asyncio.gather(
+            queue.submit_all(*several), queue.submit_all(*several[::-1])
+        )
+
+        assert all(isinstance(each, Submitted) for each in [*forth, *back])
+        lanes = [each.selector_id for each in forth if isinstance(each, Submitted)]
+        assert lanes == [each.selector_id for each in back[::-1] if isinstance(each, Submitted)]
+
+
+# -- idempotency keys ------------------------------------------------------------------
+
+
+async def test_the_same_key_gets_the_same_work(queue: Queue) -> None:
+    first = await queue.submit(idempotency_key="k")
+
+    [again] = await queue.submit_all(a_submission(idempotency_key="k"))
+
+    assert again == Submitted(work_id=first, is_new=False)
+    assert await queue.pool.fetchval("SELECT count(*) FROM work_queue") == 1
+    assert await queue.events(first) == ["submitted"]
+
+
+async def test_a_key_stands_for_its_work_also_when_that_is_finished(queue: Queue) -> None:
+    work_id = await queue.submit(idempotency_key="k")
+    await queue.cancel(work_id)
+
+    [again] = await queue.submit_all(a_submission(idempotency_key="k"))
+
+    assert again == Submitted(work_id=work_id, is_new=False)
+
+
+async def test_the_same_key_with_another_body_is_refused(queue: Queue) -> None:
+    work_id = await queue.submit(idempotency_key="k")
+
+    [refused] = await queue.submit_all(a_submission(idempotency_key="k", priority=1))
+
+    assert isinstance(refused, IdempotencyKeyReused)
+    assert refused.key == "k"
+    [again] = await queue.submit_all(a_submission(idempotency_key="k"))
+    assert again == Submitted(work_id=work_id, is_new=False)
+
+
+async def test_what_is_said_in_other_words_is_the_same_body(queue: Queue) -> None:
+    labels = {"a": "1", "b": "2"}
+    work_id = await queue.submit(idempotency_key="k", labels=labels)
+
+    [again] = await queue.submit_all(
+        a_submission(
+            idempotency_key="k", labels=dict(reversed(labels.items())), priority=0, max_retries=3
+        )
+    )
+
+    assert again == Submitted(work_id=work_id, is_new=False)
+
+
+async def test_a_key_is_its_owner_s(queue: Queue) -> None:
+    owners = [ADMIN, await a_tenant(queue, "ci"), await a_tenant(queue, "nightly")]
+
+    answers = [
+        (await queue.submit_all(a_submission(idempotency_key="k"), by=owner))[0] for owner in owners
+    ]
+
+    assert [isinstance(each, Submitted) and each.is_new for each in answers] == [True] * 3
+
+
+async def test_of_two_at_once_with_the_same_key_one_is_new(queue: Queue) -> None:
+    answers = await asyncio.gather(
+        *(queue.submit_all(a_submission(idempotency_key="k")) for _ in range(6))
+    )
+
+    submitted = [each for [each] in answers if isinstance(each, Submitted)]
+    assert [each.is_new for each in submitted].count(True) == 1
+    assert len({each.work_id for each in submitted}) == 1
+    assert await queue.pool.fetchval("SELECT count(*) FROM work_queue") == 1
+
+
+@pytest.mark.parametrize("is_committed", [False, True])
+async def test_who_sends_a_key_that_is_being_used_waits_for_what_becomes_of_it(
+    queue: Queue, is_committed: bool
+) -> None:
+    async with queue.pool.acquire() as db:
+        original = db.transaction()
+        await original.start()
+        [first] = await submissions.submit_work(db, [a_submission(idempotency_key="k")], by=ADMIN)
+        repeat = asyncio.create_task(queue.submit_all(a_submission(idempotency_key="k")))
+        await eventually(queue.somebody_waits)
+        await (original.commit() if is_committed else original.rollback())
+
+    assert isinstance(first, Submitted)
+    [again] = await repeat
+    assert isinstance(again, Submitted)
+    assert again.is_new is not is_committed
+    assert (again.work_id == first.work_id) is is_committed
+
+
+async def test_a_key_expires_after_a_day(queue: Queue) -> None:
+    first = await queue.submit(idempotency_key="k")
+    await queue.later(DAY - timedelta(minutes=1))
+    [same] = await queue.submit_all(a_submission(idempotency_key="k"))
+    assert same == Submitted(work_id=first, is_new=False)
+
+    await queue.later(timedelta(minutes=1))
+    [other] = await queue.submit_all(a_submission(idempotency_key="k", priority=1))
+
+    assert isinstance(other, Submitted)
+    assert other.is_new
+    [again] = await queue.submit_all(a_submission(idempotency_key="k", priority=1))
+    assert again == Submitted(work_id=other.work_id, is_new=False)
+
+
+async def test_keys_count_among_the_items_of_one_request_too(queue: Queue) -> None:
+    earlier = await queue.submit(idempotency_key="earlier")
+
+    one, two, known, refused, three = await queue.submit_all(
+        a_submission(idempotency_key="k"),
+        a_submission(),
+        a_submission(idempotency_key="earlier"),
+        a_submission(idempotency_key="k", priority=1),
+        a_submission(idempotency_key="k"),
+    )
+
+    assert isinstance(one, Submitted)
+    assert isinstance(two, Submitted)
+    assert one.is_new
+    assert two.is_new
+    assert known == Submitted(work_id=earlier, is_new=False)
+    assert isinstance(refused, IdempotencyKeyReused)
+    assert three == Submitted(work_id=one.work_id, is_new=False)
+    assert await queue.pool.fetchval("SELECT count(*) FROM work_queue") == 3
+
+
+@pytest.mark.parametrize("is_tenant", [False, True])
+async def test_a_key_is_forgotten_with_its_work(queue: Queue, is_tenant: bool) -> None:
+    """Work can be kept for less than a day; its key must not lead to nothing."""
+    by = await a_tenant(queue, "ci") if is_tenant else ADMIN
+    for key in ("k", "other"):
+        [submitted] = await queue.submit_all(a_submission(idempotency_key=key), by=by)
+    await queue.pool.execute("DELETE FROM work_queue WHERE idempotency_key = 'other'")
+    work_id = await queue.pool.fetchval("SELECT id FROM work_queue")
+    await queue.cancel(work_id)
+    await queue.later(timedelta(hours=2))
+    async with transaction(queue.pool) as db:
+        await retention.prune_log(db, "cancelled", age=timedelta(hours=1), limit=10)
+
+    [submitted] = await queue.submit_all(a_submission(idempotency_key="k"), by=by)
+
+    assert isinstance(submitted, Submitted)
+    assert submitted.is_new
+    keys = await queue.pool.fetch("SELECT key FROM idempotency_keys ORDER BY key")
+    assert [each["key"] for each in keys] == ["k", "other"]

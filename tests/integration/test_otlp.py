@@ -1,0 +1,84 @@
+"""What a collector gets to see."""
+
+import asyncio
+import time
+from datetime import timedelta
+
+import pytest
+
+from brokkr.otlp import Exporter
+from brokkr.telemetry import exporting
+from brokkr.work.trace import Span, TraceContext
+from support.collector import collecting
+from support.factories import NOON
+
+PARENT = TraceContext("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", is_sampled=True)
+
+
+def a_span(parent: TraceContext = PARENT, failure: str | None = None) -> Span:
+    return Span(
+        name="build",
+        context=parent.child("build"),
+        parent=parent,
+        began_at=NOON,
+        ended_at=NOON + timedelta(seconds=90),
+        attributes={"brokkr.work.round": 2, "brokkr.work.type": "build"},
+        failure=failure,
+    )
+
+
+async def export(*spans: Span) -> None:
+    """Export from a thread, as the collector is served by this one."""
+
+    def work() -> None:
+        with exporting("a-service") as exporter:
+            assert exporter is not None
+            for span in spans:
+                exporter.export(span)
+
+    await asyncio.to_thread(work)
+
+
+async def test_a_span_arrives_as_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with collecting() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        await export(a_span(failure="PodEvicted"))
+
+    [span] = collector.spans
+    assert (span.service, span.name, span.seconds) == ("a-service", "build", 90)
+    assert (span.trace_id, span.parent_id) == (PARENT.trace_id, PARENT.span_id)
+    assert span.span_id == PARENT.child("build").span_id
+    assert span.attributes == {"brokkr.work.round": 2, "brokkr.work.type": "build"}
+    assert span.error == "PodEvicted"
+
+
+async def test_the_service_s_name_is_the_environment_s_to_say(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with collecting() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        monkeypatch.setenv("OTEL_SERVICE_NAME", "theirs")
+        await export(a_span())
+
+    assert [span.service for span in collector.spans] == ["theirs"]
+
+
+async def test_a_trace_that_is_not_kept_is_not_exported(monkeypatch: pytest.MonkeyPatch) -> None:
+    unsampled = TraceContext(PARENT.trace_id, PARENT.span_id, is_sampled=False)
+    async with collecting() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        await export(a_span(unsampled), a_span())
+
+    assert len(collector.spans) == 1
+
+
+def test_a_collector_that_is_away_does_not_keep_the_process_from_ending(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")  # nobody is there
+    exporter = Exporter("a-service")
+    exporter.export(a_span())
+    began = time.monotonic()
+    exporter.close()
+
+    assert time.monotonic() - began < 2

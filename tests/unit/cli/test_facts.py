@@ -1,0 +1,100 @@
+"""What people are shown of a Work."""
+
+import re
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from brokkr.cli.facts import list_facts, render_events, render_explanation
+from brokkr.wire.bodies import WorkBody
+from brokkr.wire.events import WorkEvent
+from brokkr.wire.explain import AgentStanding, Counted, Explanation, Waiting
+from brokkr.work.explain import Rule
+
+START = datetime(2026, 1, 2, 3, 4, 0, tzinfo=UTC)
+
+
+def a_work(status: str, **fields: Any) -> WorkBody:
+    return WorkBody.model_validate(
+        {
+            "id": UUID(int=1),
+            "work_type": "build",
+            "status": status,
+            "created_at": START,
+            "max_retries": 3,
+            "claim_timeout_seconds": 60,
+            **fields,
+        }
+    )
+
+
+def test_whose_it_is_and_how_long_it_took_is_shown() -> None:
+    work = a_work(
+        "SUCCEEDED",
+        generator="ci",
+        labels={"team": "ml", "app": "shop"},
+        handoffs=1,
+        max_handoffs=2,
+        queue_seconds=2.25,
+        run_seconds=3725,
+        not_before=START,
+    )
+
+    facts = {name: value for name, value in list_facts(work) if value}
+
+    expected = {
+        "generator": "ci",
+        "labels": "app=shop,team=ml",
+        "hand-offs": "1 of 2",
+        "waited": "2.2 s",
+        "ran": "1 h 2 min",
+    }
+    assert facts | expected == facts
+    assert "not before" not in facts  # that is over
+
+
+def test_what_a_pending_work_waits_for_is_shown() -> None:
+    facts = dict(list_facts(a_work("PENDING", not_before=START, start_deadline=START)))
+
+    assert facts["not before"] == facts["start deadline"] == "2026-01-02 03:04:00Z"
+
+
+def test_events_have_a_line_each() -> None:
+    event = WorkEvent(number=2, at=START, kind="claimed", actor="agent:edge-1", detail={})
+
+    assert re.split(r"  +", render_events([event]).splitlines()[1]) == [
+        *("2", "2026-01-02 03:04:00Z", "claimed", "agent:edge-1", "claimed by edge-1"),
+    ]
+
+
+def a_standing(name: str, rule: Rule, ahead: Counted | None = None) -> AgentStanding:
+    return AgentStanding(id=UUID(int=2), name=name, rule=rule, sentence="why not", ahead=ahead)
+
+
+def test_an_explanation_is_a_sentence_and_a_line_for_each_agent() -> None:
+    found = Explanation(
+        work=a_work("PENDING"),
+        summary="All in one.",
+        waiting=Waiting(
+            ahead=Counted(count=0, is_exact=True),
+            counts={Rule.MAY_CLAIM: 1, Rule.DRAINED: 41},
+            agents=[
+                a_standing("a", Rule.MAY_CLAIM, Counted(count=1000, is_exact=False)),
+                a_standing("b", Rule.DRAINED),
+            ],
+        ),
+    )
+
+    lines = render_explanation(found).splitlines()
+
+    assert lines[0] == "All in one."
+    assert [line.split() for line in lines[2:5]] == [
+        ["AGENT", "RULE", "AHEAD", "WHY"],
+        ["a", "may_claim", "1000+", "why", "not"],
+        ["b", "drained", "-", "why", "not"],
+    ]
+    assert lines[5] == "and 40 more; --agent NAME tells of one of them"
+
+
+def test_of_work_that_does_not_wait_the_sentence_is_all() -> None:
+    assert render_explanation(Explanation(work=a_work("CLAIMED"), summary="Held.")) == "Held."
