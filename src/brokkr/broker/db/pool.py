@@ -26,12 +26,15 @@ _SILENCE_SECONDS = 20
 """After so long without an answer nobody is there to stop the statement."""
 
 # The broker's statements are few and short.  Left to itself the server plans a claim or a
-# completion anew each time, which takes longer than to run it.
+# completion anew each time, which takes longer than to run it.  A plan that is kept knows no
+# limit, so it expects much of a lane, and beside that to read a whole other table looks cheap;
+# but each statement has its indexes.
 SESSION: Final = {
     "application_name": "brokkr-broker",
     "timezone": "UTC",
     "jit": "off",
     "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
     "statement_timeout": f"{_STATEMENT_TIMEOUT_SECONDS}s",
     "idle_in_transaction_session_timeout": "30s",
 }

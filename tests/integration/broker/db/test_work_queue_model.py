@@ -7,7 +7,7 @@ each Work, read from the first to the last, must lead to where it is.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
@@ -54,7 +54,7 @@ Answer = TypeVar("Answer")
 
 AGENTS = st.integers(0, 2)
 CHOICES = st.integers(0, 1000)
-HOURS = st.sampled_from([1, 2, 25])
+HOURS = st.sampled_from([1, 1, 1, 2, 25])
 
 
 @dataclass(eq=False)
@@ -166,6 +166,8 @@ class QueueMachine(RuleBasedStateMachine):
 
         self.run(clear())
         self.agents = [ModelledAgent(self.run(self.queue.an_agent())) for _ in range(3)]
+        for aim in TARGETS:
+            self.submit(aim=aim, priority=0, delay=0, start_within=None, max_handoffs=2)
 
     # -- users -------------------------------------------------------------------------
 
@@ -173,7 +175,7 @@ class QueueMachine(RuleBasedStateMachine):
         aim=st.sampled_from(list(TARGETS)),
         priority=st.sampled_from([-100, 0, 0, 0, 100]),
         delay=st.sampled_from([0, 0, 0, 1]),
-        start_within=st.sampled_from([None, None, 1, 2]),
+        start_within=st.sampled_from([None, None, None, 1, 2]),
         max_handoffs=st.integers(0, 2),
     )
     def submit(
@@ -247,7 +249,8 @@ class QueueMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.works)
     @rule(which=CHOICES, agent=AGENTS)
     def claim(self, which: int, agent: int) -> None:
-        work, claimant = self.any_work(which), self.agents[agent]
+        claimant = self.agents[agent]
+        work = likely(self.claimable(claimant), self.works, which)
         step = self.queue.claim(work.id, by=claimant.body)
         if work in self.claimable(claimant):
             self.take(work, claimant, self.run(step))
@@ -277,10 +280,34 @@ class QueueMachine(RuleBasedStateMachine):
             self.take(work, claimant, one)
 
     @precondition(lambda self: self.claims)
-    @rule(which=CHOICES)
-    def renew(self, which: int) -> None:
+    @rule(
+        which=CHOICES,
+        report=st.sampled_from(
+            [
+                "renewed",
+                "progress",
+                "succeeded",
+                "failed",
+                "cancelled",
+                "released",
+                "released later",
+            ]
+            + ["may pass"] * 3
+        ),
+    )
+    def report(self, which: int, report: str) -> None:
         claim = self.any_claim(which)
+        match report:
+            case "renewed":
+                self.renew(claim)
+            case "progress":
+                self.progress(claim)
+            case "released" | "released later":
+                self.release(claim, delay=int(report == "released later"))
+            case _:
+                self.complete(claim, report)
 
+    def renew(self, claim: ModelledClaim) -> None:
         renewed = self.run(self.queue.renew(claim.claimed, by=claim.agent.body))
 
         assert bool(renewed) is self.may_renew(claim)
@@ -288,10 +315,7 @@ class QueueMachine(RuleBasedStateMachine):
             assert renewed[0].cancel_requested is claim.work.is_cancelled
             self.renewed(claim)
 
-    @precondition(lambda self: self.claims)
-    @rule(which=CHOICES)
-    def progress(self, which: int) -> None:
-        claim = self.any_claim(which)
+    def progress(self, claim: ModelledClaim) -> None:
         step = self.queue.progress(claim.claimed, by=claim.agent.body)
         if not self.may_renew(claim):
             with pytest.raises(ClaimLost):
@@ -300,10 +324,7 @@ class QueueMachine(RuleBasedStateMachine):
         self.run(step)
         self.renewed(claim)
 
-    @precondition(lambda self: self.claims)
-    @rule(which=CHOICES, outcome=st.sampled_from(["succeeded", "failed", "may pass", "cancelled"]))
-    def complete(self, which: int, outcome: str) -> None:
-        claim = self.any_claim(which)
+    def complete(self, claim: ModelledClaim, outcome: str) -> None:
         work = claim.work
         may_pass = outcome == "may pass"
         said = "failed" if may_pass else outcome
@@ -329,10 +350,7 @@ class QueueMachine(RuleBasedStateMachine):
         else:
             self.end(claim, "completed", WorkState(said.upper()))
 
-    @precondition(lambda self: self.claims)
-    @rule(which=CHOICES, delay=st.sampled_from([0, 0, 1]))
-    def release(self, which: int, delay: int) -> None:
-        claim = self.any_claim(which)
+    def release(self, claim: ModelledClaim, *, delay: int) -> None:
         step = self.queue.release(claim.claimed, by=claim.agent.body, delay_seconds=delay * 3600)
         if not self.may_report(claim):
             with pytest.raises(ClaimLost):
@@ -348,9 +366,15 @@ class QueueMachine(RuleBasedStateMachine):
     # -- operators ---------------------------------------------------------------------
 
     @precondition(lambda self: self.works)
-    @rule(which=CHOICES)
-    def order_release(self, which: int) -> None:
-        work = self.any_work(which)
+    @rule(which=CHOICES, order=st.sampled_from(["release", "requeue", "requeue"]))
+    def order(self, which: int, order: str) -> None:
+        if order == "release":
+            self.order_release(self.any_work(which))
+        else:
+            finished = [each for each in self.works if each.state.is_finished]
+            self.requeue(likely(finished, self.works, which))
+
+    def order_release(self, work: ModelledWork) -> None:
         step = self.queue.order_release(work.id)
         if work.state is WorkState.CLAIMED:
             self.run(step)
@@ -360,10 +384,7 @@ class QueueMachine(RuleBasedStateMachine):
         with pytest.raises(WorkFinished if work.state.is_finished else WorkNotHeld):
             self.run(step)
 
-    @precondition(lambda self: self.works)
-    @rule(which=CHOICES)
-    def requeue(self, which: int) -> None:
-        work = self.any_work(which)
+    def requeue(self, work: ModelledWork) -> None:
         step = self.queue.requeue(work.id)
         if not work.state.is_finished:
             with pytest.raises(WorkNotFinished):
@@ -375,19 +396,30 @@ class QueueMachine(RuleBasedStateMachine):
         work.left_out, work.queued, work.place = frozenset(), work.queued + 1, self.next_place()
         work.is_due, work.deadline_at = True, None
 
-    @rule(agent=AGENTS, zone=st.sampled_from(["1", "2", None]))
-    def relabel(self, agent: int, zone: str | None) -> None:
-        self.run(self.queue.relabel(self.agents[agent].body, zone=zone))
-        self.agents[agent].zone = zone
-        self.refresh()
+    @rule(
+        agent=AGENTS,
+        change=st.sampled_from(
+            ["zone 1", "zone 2", "no zone", "drained", "undrained", "undrained", "replaced"]
+            + ["heard of"] * 3
+        ),
+    )
+    def change_agent(self, agent: int, change: str) -> None:
+        changed = self.agents[agent]
+        match change:
+            case "zone 1" | "zone 2" | "no zone":
+                changed.zone = None if change == "no zone" else change[-1]
+                self.run(self.queue.relabel(changed.body, zone=changed.zone))
+                self.refresh()
+            case "drained" | "undrained":
+                changed.is_drained = change == "drained"
+                self.run(self.queue.drain(changed.body, is_drained=changed.is_drained))
+                self.refresh()
+            case "heard of":
+                changed.heard_at = self.now
+                self.run(self.queue.touch(changed.body))
+            case "replaced":
+                self.replace(agent)
 
-    @rule(agent=AGENTS, is_drained=st.booleans())
-    def drain(self, agent: int, is_drained: bool) -> None:
-        self.run(self.queue.drain(self.agents[agent].body, is_drained=is_drained))
-        self.agents[agent].is_drained = is_drained
-        self.refresh()
-
-    @rule(agent=AGENTS)
     def replace(self, agent: int) -> None:
         """Delete an agent, and register another one in its place."""
         gone = self.agents[agent]
@@ -402,15 +434,14 @@ class QueueMachine(RuleBasedStateMachine):
 
     # -- time --------------------------------------------------------------------------
 
-    @rule(agent=AGENTS)
-    def hear_of(self, agent: int) -> None:
-        self.run(self.queue.touch(self.agents[agent].body))
-        self.agents[agent].heard_at = self.now
-
-    @rule(hours=HOURS)
-    def later(self, hours: int) -> None:
+    @rule(hours=HOURS, then=st.sampled_from(["nothing", "sweep", "sweep", "move"]))
+    def later(self, hours: int, then: str) -> None:
         self.run(self.queue.later(timedelta(hours=hours)))
         self.now += hours
+        if then == "sweep":
+            self.sweep()
+        if then == "move":
+            self.move_due()
 
     @rule()
     def sweep(self) -> None:
@@ -453,7 +484,7 @@ class QueueMachine(RuleBasedStateMachine):
         return self.works[which % len(self.works)]
 
     def any_claim(self, which: int) -> ModelledClaim:
-        return self.claims[-1 - which % len(self.claims)]
+        return likely([each for each in self.claims if self.may_report(each)], self.claims, which)
 
     def pending(self) -> list[ModelledWork]:
         return [each for each in self.works if each.state is WorkState.PENDING]
@@ -610,6 +641,12 @@ class QueueMachine(RuleBasedStateMachine):
         )
 
 
+def likely(some: Sequence[Answer], everything: Sequence[Answer], which: int) -> Answer:
+    """Choose one of some, three times of four if there are any; else one of all."""
+    chosen = some if some and which % 4 else everything
+    return chosen[which // 4 % len(chosen)]
+
+
 QUEUED: Final = {WorkState.PENDING, WorkState.CLAIMED}
 FINISHED: Final = set(WorkState) - QUEUED
 STEPS: Final[dict[str, tuple[set[WorkState], WorkState | None]]] = {
@@ -657,11 +694,9 @@ class Replay:
 
 
 def test_the_queue_answers_as_its_model_does(database_url: str) -> None:
-    """A step is a transaction or two: a quarter of the examples that a pure test gets."""
     run_state_machine_as_test(
         lambda: QueueMachine(database_url),  # type: ignore[arg-type]  # it calls it
         settings=settings(
-            max_examples=max(1, settings().max_examples // 4),
             stateful_step_count=50,
             deadline=None,
             suppress_health_check=list(HealthCheck),
