@@ -32,9 +32,9 @@ async def main() -> None:
                 ("one agent", {"agents": ["agent-1"]}),
                 ("all agents", {"match_labels": {"any": "yes"}}),
             ):
-                # An annotation that nobody has, as an alternative, makes a target a new one.
+                # An agent that does not exist, as an alternative, makes a target a new one.
                 new = [
-                    await _submit(http, [target, {"match_annotations": {"number": str(number)}}])
+                    await _submit(http, [target, {"agents": [f"nobody-{number}"]}])
                     for number in range(NEW)
                 ]
                 await _submit(http, [target])

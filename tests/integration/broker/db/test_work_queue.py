@@ -10,6 +10,7 @@ import pytest
 from brokkr.broker.db import claims, work_queue
 from brokkr.broker.db.claims import ClaimedWork
 from brokkr.broker.db.pool import transaction
+from brokkr.broker.db.statements import fetch_all, fetch_value
 from brokkr.broker.db.work_queue import Completed, HandOffPolicy
 from brokkr.wire.bodies import AgentBody, WorkState
 from brokkr.work.errors import (
@@ -140,8 +141,20 @@ async def test_a_sweep_leaves_alone_what_somebody_is_reporting_on(queue: Queue) 
     assert (await queue.look(claim.work_id)).status is WorkState.SUCCEEDED
 
 
-async def test_quarantined_work_is_not_lost_claims_alone(queue: Queue) -> None:
-    """Claims that were lost, and revived or given back by their holder, count once or not."""
+async def test_a_lease_that_is_renewed_between_two_steps_of_a_sweep_is_left_alone(
+    queue: Queue,
+) -> None:
+    agent = await queue.an_agent()
+    claim = await queue.claim(await queue.submit(), by=agent)
+    await queue.lapse(claim)
+
+    async with transaction(queue.pool) as db:
+        await fetch_value(db, "postpone_lease_checks", limit=10)
+        await queue.renew(claim, by=agent)
+        assert await fetch_all(db, "lock_stale_claims", limit=10) == []
+
+
+async def test_a_claim_that_was_revived_does_not_count_as_lost(queue: Queue) -> None:
     queue.max_lost_claims = 2
     agent = await queue.an_agent()
     work_id = await queue.submit()

@@ -694,9 +694,11 @@ class Replay:
 
 
 def test_the_queue_answers_as_its_model_does(database_url: str) -> None:
+    """A step is a transaction or two: half the examples that a pure test gets."""
     run_state_machine_as_test(
         lambda: QueueMachine(database_url),  # type: ignore[arg-type]  # it calls it
         settings=settings(
+            max_examples=max(1, settings().max_examples // 2),
             stateful_step_count=50,
             deadline=None,
             suppress_health_check=list(HealthCheck),
