@@ -1,8 +1,13 @@
 """Plugins and markers; no fixtures of its own."""
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
+# How long an example takes is the machine's affair, not the test's.
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 settings.register_profile("thorough", max_examples=5000)  # --hypothesis-profile=thorough
 
 pytest_plugins = ["support.broker", "support.kube", "support.postgres"]

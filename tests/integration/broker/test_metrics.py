@@ -179,7 +179,11 @@ async def maintain(broker: Watched, agent_id: Any) -> None:
     await SelectorRepair(
         pool=pool, dispatcher=broker.parts.dispatcher, metrics=broker.parts.metrics
     )()
-    await pool.execute("ANALYZE")  # what it sees is counted at once
+    async with transaction(pool) as reader:  # while it looks on, dead rows stay where they are
+        await reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        await reader.fetchval("SELECT count(*) FROM work_queue")
+        await pool.execute("UPDATE work_queue SET priority = priority")
+        await pool.execute("ANALYZE")  # what it sees is counted at once
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from brokkr.broker.db import agents, claims
+from brokkr.broker.db import agents, claims, work_queue
 from brokkr.broker.db.claims import ClaimedWork
 from brokkr.broker.db.pool import transaction
 from brokkr.wire.bodies import AgentBody, WorkState
@@ -196,6 +196,20 @@ async def test_delayed_work_is_not_among_what_claims_read(queue: Queue) -> None:
 
     assert "is_due" in await queue.pool.fetchval(index)
     assert await queue.pool.fetchval("SELECT count(*) FROM work_queue WHERE is_due") == 0
+
+
+async def test_work_enters_its_lane_once(queue: Queue) -> None:
+    await queue.an_agent()
+    await queue.submit(not_before=in_an_hour())
+    lane = await queue.pool.fetchval("SELECT id FROM selectors")
+    await queue.later(HOUR)
+
+    entered = []
+    for _ in range(2):
+        async with transaction(queue.pool) as db:
+            entered.append(await work_queue.enter_lanes(db, limit=10))
+
+    assert entered == [[lane], []]
 
 
 async def test_a_time_that_has_passed_delays_nothing(queue: Queue) -> None:

@@ -117,6 +117,12 @@ async def _another_holds_it(queue: Queue) -> Attempt:
     return Attempt(work_id=claim.work_id, claim_id=claim.claim_id, by=thief)
 
 
+async def _another_has_just_claimed_it(queue: Queue) -> Attempt:
+    owner, thief = await queue.an_agent(), await queue.an_agent()
+    claim = await queue.claim(await queue.submit(), by=owner)
+    return Attempt(work_id=claim.work_id, claim_id=claim.claim_id, by=thief)
+
+
 async def _another_has_lost_it(queue: Queue) -> Attempt:
     owner, thief = await queue.an_agent(), await queue.an_agent()
     claim = await queue.claim(await queue.submit(), by=owner)
@@ -172,6 +178,7 @@ async def _it_is_not_for_this_agent(queue: Queue) -> Attempt:
 Situation = Callable[[Queue], Awaitable[Attempt]]
 BY_CLAIM: Final[tuple[Situation, ...]] = (
     _another_holds_it,
+    _another_has_just_claimed_it,
     _another_has_lost_it,
     _another_has_taken_it_since,
     _it_has_a_newer_claim_itself,
