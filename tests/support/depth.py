@@ -143,7 +143,19 @@ async def fill(pool: Pool, depth: int) -> Deep:
 
 
 async def explain(db: Connection, sql: str, values: list[Any]) -> dict[str, Any]:
-    """Run a statement and return its plan as it was carried out."""
-    text = await db.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}", *values)
+    """Run a statement as the broker does, prepared, and return its plan as it was carried out."""
+    await db.execute(f"PREPARE looked_at AS {sql}")
+    types = await db.fetchval(
+        "SELECT parameter_types::text[] FROM pg_prepared_statements WHERE name = 'looked_at'"
+    )
+    literals = [
+        await db.fetchval(f"SELECT quote_nullable($1::{kind}::text)", value)
+        for kind, value in zip(types, values, strict=True)
+    ]
+    execute = f"EXECUTE looked_at ({', '.join(literals)})" if literals else "EXECUTE looked_at"
+    try:
+        text = await db.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {execute}")
+    finally:
+        await db.execute("DEALLOCATE looked_at")
     plan: dict[str, Any] = json.loads(text)[0]["Plan"]
     return plan

@@ -95,6 +95,9 @@ async def submit_work(
     results: list[Submitted | Refused | None] = []
     new: list[tuple[UUID, Submission]] = []
     budget = await lock_budget(db, by.generator_id)
+    keys = [key for each in submissions if (key := each.body.idempotency_key) is not None]
+    if len(keys) > 1:
+        await fetch_all(db, "lock_idempotency_keys", owner=_owner_of_keys(by), keys=keys)
     for each in submissions:
         work_id = new_work_id()
         limit = budget.problem()
@@ -147,7 +150,7 @@ async def _known_by_key(
     """
     if body.idempotency_key is None:
         return None
-    owner, digest = by.generator_id or _NO_OWNER, _digest(body)
+    owner, digest = _owner_of_keys(by), _digest(body)
     if work_id is None:
         row = await fetch_one(db, "find_idempotency_key", owner=owner, key=body.idempotency_key)
     else:
@@ -165,6 +168,10 @@ async def _known_by_key(
     if row["body_sha256"] != digest:
         return IdempotencyKeyReused(body.idempotency_key)
     return Submitted(work_id=row["work_id"], is_new=False)
+
+
+def _owner_of_keys(by: Submitter) -> UUID:
+    return by.generator_id or _NO_OWNER
 
 
 def _digest(body: SubmitWork) -> bytes:

@@ -322,6 +322,8 @@ async def plan_of(filled: Deep, name: str, parameters: Parameters) -> Parameters
     undone = connection.transaction()
     await undone.start()
     try:
+        if name in NEVER_GENERIC:
+            await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
         return await explain(connection, *bind(name, parameters))
     finally:
         await undone.rollback()

@@ -1,5 +1,6 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -224,6 +225,30 @@ async def test_keys_count_among_the_items_of_one_request_too(queue: Queue) -> No
     assert isinstance(refused, IdempotencyKeyReused)
     assert three == Submitted(work_id=one.work_id, is_new=False)
     assert await queue.pool.fetchval("SELECT count(*) FROM work_queue") == 3
+
+
+async def test_requests_with_the_same_keys_in_opposite_orders_do_not_wait_for_each_other(
+    queue: Queue,
+) -> None:
+    async def several(*keys: str) -> Any:
+        return await queue.submit_all(*(a_submission(idempotency_key=key) for key in keys))
+
+    async with transaction(queue.pool) as db:
+        held = [a_submission(idempotency_key="middle")]
+        middle: Any = (await submissions.submit_work(db, held, by=ADMIN))[0]
+        there = asyncio.create_task(several("first", "middle", "last"))
+        await eventually(lambda: _waiting(queue, 1))
+        back = asyncio.create_task(several("last", "first"))
+        await eventually(lambda: _waiting(queue, 2))
+
+    first, same, last = await there
+    assert same.work_id == middle.work_id
+    assert [each.work_id for each in await back] == [last.work_id, first.work_id]
+
+
+async def _waiting(queue: Queue, number: int) -> bool:
+    waiting = "SELECT count(*) = $1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    return bool(await queue.pool.fetchval(f"{waiting} AND datname = current_database()", number))
 
 
 @pytest.mark.parametrize("is_tenant", [False, True])
