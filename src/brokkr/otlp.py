@@ -47,7 +47,8 @@ class Exporter:
             id_generator=self._ids,
             shutdown_on_exit=False,
         )
-        self.provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        self._sender = OTLPSpanExporter()
+        self.provider.add_span_processor(BatchSpanProcessor(self._sender))
         self._tracer = self.provider.get_tracer("brokkr", __version__)
 
     def current(self) -> TraceContext | None:
@@ -85,6 +86,9 @@ class Exporter:
         last = Thread(target=self.provider.shutdown, daemon=True)
         last.start()
         last.join(_CLOSE_SECONDS)
+        if last.is_alive():
+            self._sender.shutdown()  # type: ignore[no-untyped-call]  # ends a wait for the next attempt
+            last.join(_CLOSE_SECONDS)
 
 
 class _GivenIds(RandomIdGenerator):
