@@ -12,6 +12,7 @@ import difflib
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -81,11 +82,17 @@ def load(
 
 def find_file(environment: Mapping[str, str]) -> Path | None:
     """Return the file of the working folder, else of the user's configuration folder, if any."""
-    home = Path(environment.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
-    for candidate in (Path(FILE_NAME), home / "brokkr" / FILE_NAME):
-        if candidate.is_file():
-            return candidate
-    return None
+    candidates = [Path(FILE_NAME)]
+    with suppress(RuntimeError):  # an account without a home
+        home = Path(environment.get("XDG_CONFIG_HOME") or "~/.config").expanduser()
+        candidates.append(home / "brokkr" / FILE_NAME)
+    return next(filter(_is_there, candidates), None)
+
+
+def _is_there(file: Path) -> bool:
+    with suppress(OSError):  # a folder that may not be looked into: a home of somebody else's
+        return file.is_file()
+    return False
 
 
 def _from_file(file: Path | None) -> Iterator[tuple[str, _Path, object]]:

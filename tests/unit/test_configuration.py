@@ -97,6 +97,24 @@ def test_the_working_folder_s_file_comes_before_the_user_s(tmp_path: Path) -> No
     assert find_file(environment) == Path("brokkr.toml")
 
 
+def test_a_folder_that_cannot_be_looked_into_has_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    assert find_file({"XDG_CONFIG_HOME": "/" + "x" * 5000}) is None
+
+
+def test_an_account_without_a_home_has_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("os.getuid", lambda: 4_000_000_000)
+
+    assert find_file({}) is None
+
+
 def test_an_unknown_key_of_the_file_is_named_with_its_nearest_neighbour(tmp_path: Path) -> None:
     file = a_file(tmp_path, '[crd]\nnamspace = "x"\n')
 
