@@ -15,7 +15,7 @@ import pytest
 
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.config import KubeConfig
-from brokkr.agent.kube.resources import BUILD_RUNS, SECRETS, WORKS
+from brokkr.agent.kinds import BUILD_RUNS, SECRETS, WORKS
 from brokkr.client import BrokerClient
 from brokkr.local.binaries import ensure_programs
 from brokkr.local.credentials import Credentials

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from brokkr.agent.kube.client import KubeClient
-from brokkr.agent.kube.resources import BUILD_RUNS, WORKS
+from brokkr.agent.kinds import BUILD_RUNS, WORKS
 from brokkr.broker.db.keys import create_admin_key
 from brokkr.broker.db.pool import connect
 from brokkr.client import BrokerClient

@@ -13,7 +13,7 @@ from typing import Any
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.errors import KubeConflict, KubeNotFound
 from brokkr.agent.kube.informer import Informer
-from brokkr.agent.kube.resources import BUILD_RUNS, BUILDS, Resource
+from brokkr.agent.kinds import BUILD_RUNS, BUILDS, Resource
 
 Status = Mapping[str, Any]
 Outcome = Callable[[int], Status | None]

@@ -21,7 +21,7 @@ from brokkr.agent.intake import Intake
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.config import KubeConfig
 from brokkr.agent.kube.errors import KubeKindUnknown, KubeUnavailable
-from brokkr.agent.kube.resources import BUILD_RUNS, BUILDS, NAMESPACES, WORKS
+from brokkr.agent.kinds import BUILD_RUNS, BUILDS, NAMESPACES, WORKS
 from brokkr.agent.reporting import Reporting
 from brokkr.agent.settings import AgentSettings, BuildSettings, WorkCrdSettings
 from brokkr.client import BrokerClient

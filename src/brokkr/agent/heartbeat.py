@@ -20,7 +20,7 @@ from brokkr.agent.controller.loop import Controller
 from brokkr.agent.intake import Intake, complete_without_resource
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.errors import KubeError
-from brokkr.agent.kube.resources import WORKS
+from brokkr.agent.kinds import WORKS
 from brokkr.agent.log_fields import about, about_claim
 from brokkr.agent.resources import CANCEL_REQUESTED, CLAIM_LOST, mark_cancelled
 from brokkr.client import BrokerClient

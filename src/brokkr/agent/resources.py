@@ -5,7 +5,7 @@ from uuid import UUID
 
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.errors import KubeAlreadyExists, KubeInvalid, KubeNotFound
-from brokkr.agent.kube.resources import WORKS
+from brokkr.agent.kinds import WORKS
 from brokkr.wire.bodies import ClaimBody
 from brokkr.wire.custom_resource import (
     ANNOTATION_ACKNOWLEDGED,

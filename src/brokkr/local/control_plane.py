@@ -36,7 +36,7 @@ import yaml
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.config import KubeConfig
 from brokkr.agent.kube.errors import KubeError
-from brokkr.agent.kube.resources import CONFIG_MAPS, CRDS
+from brokkr.agent.kinds import CONFIG_MAPS, CRDS
 from brokkr.local.binaries import KubernetesPrograms, kubernetes_programs
 from brokkr.local.process import ServerFailed, free_port, is_listening, running
 from brokkr.work.model import Manifest

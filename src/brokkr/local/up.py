@@ -24,7 +24,7 @@ import yaml
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.config import KubeConfig
 from brokkr.agent.kube.errors import KubeAlreadyExists
-from brokkr.agent.kube.resources import (
+from brokkr.agent.kinds import (
     CLUSTER_BUILD_STRATEGIES,
     CRDS,
     NAMESPACES,

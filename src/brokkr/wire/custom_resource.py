@@ -169,6 +169,7 @@ def render_attempts(attempts: tuple[Attempt, ...]) -> list[dict[str, Any]]:
                 "ended_at": _text(each.ended_at),
                 "reason": each.reason,
                 "message": each.message,
+                "class": each.failure_class,
                 "retryable": each.retryable,
             }
         )
@@ -218,9 +219,11 @@ def _attempt(value: Mapping[str, Any]) -> Attempt:
         name=value["name"],
         uid=value.get("uid"),
         started_at=_time(value.get("startTime")),
+        stopping_at=_time(value.get("stoppingTime")),
         ended_at=_time(value.get("endTime")),
         reason=value.get("reason", ""),
         message=value.get("message", ""),
+        failure_class=value.get("class", ""),
         retryable=value.get("retryable"),
     )
 
@@ -232,9 +235,11 @@ def _render_attempt(attempt: Attempt) -> dict[str, Any]:
             "name": attempt.name,
             "uid": attempt.uid,
             "startTime": _text(attempt.started_at),
+            "stoppingTime": _text(attempt.stopping_at),
             "endTime": _text(attempt.ended_at),
             "reason": attempt.reason,
             "message": attempt.message,
+            "class": attempt.failure_class,
             "retryable": attempt.retryable,
         }
     )

@@ -59,16 +59,20 @@ class Attempt:
         number: Counted from 1; always ``retries + 1`` for the current one.
         name: The name of its objects (:func:`brokkr.work.names.attempt_name`).
         uid: The uid of the object that executes it, once it was seen to exist.
+        stopping_at: When it was first told to stop; None if it was not.
         reason: Why it ended, in one CamelCase word; empty while it runs.
+        failure_class: Which class of failures that is; empty if it is none.
     """
 
     number: int
     name: str
     uid: str | None = None
     started_at: datetime | None = None
+    stopping_at: datetime | None = None
     ended_at: datetime | None = None
     reason: str = ""
     message: str = ""
+    failure_class: str = ""
     retryable: bool | None = None
 
 

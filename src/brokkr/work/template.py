@@ -16,7 +16,7 @@ not on it is refused by name.
 import json
 import re
 import reprlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -68,20 +68,27 @@ def documents(template: Manifest) -> list[Manifest]:
     return [template]
 
 
-def check_template(work_type: str, template: Manifest, *, namespace: str | None = None) -> None:
+def check_template(
+    work_type: str,
+    template: Manifest,
+    *,
+    kinds: Mapping[str, Set[tuple[str, str]]] = ALLOWED_KINDS,
+    namespace: str | None = None,
+) -> None:
     """
     Refuse a template that no agent would, or should, run.
 
     Args:
+        kinds: By work type, the ``apiVersion`` and ``kind`` of what a template may bring.
         namespace: The one that the objects will be made in, which is the only one that
             a template may name.  The broker does not know it, the agent does.
 
     Raises:
         InvalidWork: Names the field, what is wrong with it and what would be right.
     """
-    allowed = ALLOWED_KINDS.get(work_type)
+    allowed = kinds.get(work_type)
     if allowed is None:
-        known = ", ".join(sorted(ALLOWED_KINDS))
+        known = ", ".join(sorted(kinds))
         raise InvalidWork("work_type", f"{work_type!r} is not known; known types: {known}")
 
     _check_size(template)
@@ -120,7 +127,7 @@ def _check_size(template: Manifest) -> None:
         raise InvalidWork("template", f"is {size} bytes of JSON; at most {MAX_BYTES} are taken")
 
 
-def _check_document(document: Manifest, allowed: frozenset[tuple[str, str]], path: str) -> None:
+def _check_document(document: Manifest, allowed: Set[tuple[str, str]], path: str) -> None:
     api_version, kind = document.get("apiVersion"), document.get("kind")
     if kind == "Secret":
         raise InvalidWork(

@@ -14,7 +14,7 @@ from brokkr.agent.controller.workqueue import Workqueue
 from brokkr.agent.heartbeat import Heart
 from brokkr.agent.intake import Intake
 from brokkr.agent.kube.client import KubeClient
-from brokkr.agent.kube.resources import BUILD_RUNS, BUILDS
+from brokkr.agent.kinds import BUILD_RUNS, BUILDS
 from brokkr.agent.resources import create_work
 from brokkr.agent.settings import WorkQueueSettings
 from brokkr.client import BrokerClient

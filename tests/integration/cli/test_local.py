@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from brokkr.agent.kube.client import KubeClient
-from brokkr.agent.kube.resources import NAMESPACES
+from brokkr.agent.kinds import NAMESPACES
 from brokkr.local.control_plane import ControlPlane
 from support.command_line import CommandLine
 from support.signals import eventually

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from brokkr.agent.kube.client import KubeClient
-from brokkr.agent.kube.resources import (
+from brokkr.agent.kinds import (
     BUILD_RUNS,
     BUILDS,
     CLUSTER_BUILD_STRATEGIES,

@@ -9,7 +9,7 @@ import pytest
 
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.config import KubeConfig
-from brokkr.agent.kube.resources import (
+from brokkr.agent.kinds import (
     CONFIG_MAPS,
     NAMESPACES,
     SERVICE_ACCOUNTS,

@@ -33,7 +33,7 @@ from brokkr.agent.kube.errors import (
     KubeInvalid,
     KubeNotFound,
 )
-from brokkr.agent.kube.resources import EVENTS, WORKS, resource_of
+from brokkr.agent.kinds import EVENTS, WORKS, resource_of
 from brokkr.wire.custom_resource import API_VERSION, KIND, LABEL_WORK, render_status
 from brokkr.work.model import Manifest, Work, WorkStatus
 

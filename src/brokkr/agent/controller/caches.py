@@ -12,7 +12,7 @@ from uuid import UUID
 
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.informer import Informer
-from brokkr.agent.kube.resources import WORKS, Resource
+from brokkr.agent.kinds import WORKS, Resource
 from brokkr.wire.custom_resource import (
     ANNOTATION_ACKNOWLEDGED,
     LABEL_AGENT,

@@ -27,7 +27,7 @@ from brokkr.agent.kube.errors import (
     KubeUnavailable,
     error_of,
 )
-from brokkr.agent.kube.resources import Resource
+from brokkr.agent.kinds import Resource
 from brokkr.work.model import Manifest
 
 FIELD_MANAGER: Final = "brokkr-agent"

@@ -29,7 +29,7 @@ import structlog
 
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.errors import KubeError, KubeExpired, KubeUnavailable
-from brokkr.agent.kube.resources import Resource
+from brokkr.agent.kinds import Resource
 
 log = structlog.get_logger(__name__)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from brokkr.agent.kube.client import KubeClient
-from brokkr.agent.kube.resources import (
+from brokkr.agent.kinds import (
     BUILD_STRATEGIES,
     BUILDS,
     CLUSTER_BUILD_STRATEGIES,

@@ -31,7 +31,7 @@ import yaml
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.errors import KubeError
 from brokkr.agent.kube.informer import Informer
-from brokkr.agent.kube.resources import (
+from brokkr.agent.kinds import (
     BUILD_RUNS,
     BUILDS,
     CLUSTER_BUILD_STRATEGIES,

@@ -15,7 +15,7 @@ from brokkr.agent.controller.workqueue import Workqueue
 from brokkr.agent.handlers.build.manifests import BuildDefaults
 from brokkr.agent.handlers.registry import handlers
 from brokkr.agent.kube.client import KubeClient
-from brokkr.agent.kube.resources import BUILD_RUNS, BUILDS, CONFIG_MAPS, EVENTS, WORKS
+from brokkr.agent.kinds import BUILD_RUNS, BUILDS, CONFIG_MAPS, EVENTS, WORKS
 from brokkr.agent.resources import create_work, mark_acknowledged, mark_cancelled
 from brokkr.wire.bodies import ClaimBody
 from brokkr.wire.custom_resource import render_spec, work_from_resource

@@ -18,7 +18,7 @@ from brokkr.agent.kube.errors import (
     KubeNotFound,
     KubeUnavailable,
 )
-from brokkr.agent.kube.resources import (
+from brokkr.agent.kinds import (
     CONFIG_MAPS,
     ROLE_BINDINGS,
     ROLES,

@@ -44,6 +44,8 @@ BUILD_STRATEGIES: Final = Resource("shipwright.io", "v1beta1", "BuildStrategy", 
 CLUSTER_BUILD_STRATEGIES: Final = Resource(
     "shipwright.io", "v1beta1", "ClusterBuildStrategy", "clusterbuildstrategies", namespaced=False
 )
+TASK_RUNS: Final = Resource("tekton.dev", "v1", "TaskRun", "taskruns")
+PIPELINE_RUNS: Final = Resource("tekton.dev", "v1", "PipelineRun", "pipelineruns")
 CONFIG_MAPS: Final = Resource("", "v1", "ConfigMap", "configmaps")
 SECRETS: Final = Resource("", "v1", "Secret", "secrets")
 SERVICE_ACCOUNTS: Final = Resource("", "v1", "ServiceAccount", "serviceaccounts")
@@ -64,6 +66,7 @@ _BY_KIND: Final[Mapping[tuple[str, str], Resource]] = MappingProxyType(
         (each.api_version, each.kind): each
         for each in (
             *(WORKS, BUILDS, BUILD_RUNS, BUILD_STRATEGIES, CLUSTER_BUILD_STRATEGIES),
+            *(TASK_RUNS, PIPELINE_RUNS),
             *(CONFIG_MAPS, SECRETS, SERVICE_ACCOUNTS, EVENTS, NAMESPACES, CRDS),
             *(ROLES, ROLE_BINDINGS),
         )

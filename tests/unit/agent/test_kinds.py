@@ -1,6 +1,6 @@
 import pytest
 
-from brokkr.agent.kube.resources import (
+from brokkr.agent.kinds import (
     CLUSTER_BUILD_STRATEGIES,
     CONFIG_MAPS,
     WORKS,
