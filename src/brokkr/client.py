@@ -64,6 +64,7 @@ _Body = TypeVar("_Body", bound=BaseModel)
 _Parameter: TypeAlias = str | int | Sequence[str] | None
 
 TIMEOUT_SECONDS = 30
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
 SILENCE_SECONDS = 45
 """A stream that says nothing for so long is broken: a broker speaks every 15 seconds."""
 PATIENCE_SECONDS = 120.0
@@ -376,7 +377,7 @@ class BrokerClient:
             ) as response:
                 if response.status >= HTTPStatus.MULTIPLE_CHOICES:
                     raise problem.error_of(response.status, await _document(response))
-                return await response.read()
+                return await _read(response)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise BrokerUnavailable(f"no answer from {self._base}: {_words(error)}") from error
 
@@ -389,6 +390,16 @@ def _parameters(query: Mapping[str, _Parameter]) -> list[tuple[str, str]]:
         if value is not None
         for each in ([value] if isinstance(value, str | int) else value)
     ]
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes:
+    """Read an answer, but not without end: who asks need not trust who answers."""
+    content = bytearray()
+    async for chunk in response.content.iter_any():
+        content += chunk
+        if len(content) > MAX_ANSWER_BYTES:
+            raise BrokerUnavailable(f"an answer of more than {MAX_ANSWER_BYTES} bytes is none")
+    return bytes(content)
 
 
 class _Over(Exception):

@@ -15,9 +15,9 @@ from uuid import UUID
 
 import pytest
 
+from brokkr.agent.kinds import WORKS
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.config import KubeConfig
-from brokkr.agent.kinds import WORKS
 from brokkr.local.control_plane import ControlPlane
 from brokkr.local.process import Server
 from brokkr.wire.bodies import RegisterAgent, SubmitWork, TargetBody, WorkBody, WorkState

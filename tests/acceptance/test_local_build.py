@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from brokkr.agent.kinds import BUILD_RUNS, SECRETS, WORKS
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.config import KubeConfig
-from brokkr.agent.kinds import BUILD_RUNS, SECRETS, WORKS
 from brokkr.client import BrokerClient
 from brokkr.local.binaries import ensure_programs
 from brokkr.local.credentials import Credentials

@@ -11,8 +11,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kinds import BUILD_RUNS, WORKS
+from brokkr.agent.kube.client import KubeClient
 from brokkr.broker.db.keys import create_admin_key
 from brokkr.broker.db.pool import connect
 from brokkr.client import BrokerClient

@@ -12,9 +12,9 @@ from itertools import count
 import pytest
 import yaml
 
+from brokkr.agent.kinds import NAMESPACES
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.config import KubeConfig
-from brokkr.agent.kinds import NAMESPACES
 from brokkr.local.control_plane import ControlPlane
 from brokkr.local.control_plane import control_plane as run_control_plane
 from brokkr.work.model import Manifest

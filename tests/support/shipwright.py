@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
+from brokkr.agent.kinds import BUILD_RUNS, BUILDS, Resource
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.errors import KubeConflict, KubeNotFound
 from brokkr.agent.kube.informer import Informer
-from brokkr.agent.kinds import BUILD_RUNS, BUILDS, Resource
 
 Status = Mapping[str, Any]
 Outcome = Callable[[int], Status | None]

@@ -5,7 +5,7 @@ import random
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import structlog
 
@@ -16,12 +16,21 @@ from brokkr.agent.controller.loop import Controller
 from brokkr.agent.controller.workqueue import Workqueue
 from brokkr.agent.handlers.build.manifests import BuildDefaults
 from brokkr.agent.handlers.registry import handlers
+from brokkr.agent.health import health_endpoint
 from brokkr.agent.heartbeat import Heart
 from brokkr.agent.intake import Intake
+from brokkr.agent.kinds import NAMESPACES, WORKS
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.config import KubeConfig
-from brokkr.agent.kube.errors import KubeKindUnknown, KubeUnavailable
-from brokkr.agent.kinds import BUILD_RUNS, BUILDS, NAMESPACES, WORKS
+from brokkr.agent.kube.errors import (
+    KubeError,
+    KubeForbidden,
+    KubeKindUnknown,
+    KubeUnavailable,
+)
+from brokkr.agent.metrics import Metrics
+from brokkr.agent.orphans import OrphanSweep
+from brokkr.agent.prerequisites import Prerequisites
 from brokkr.agent.reporting import Reporting
 from brokkr.agent.settings import AgentSettings, BuildSettings, WorkCrdSettings
 from brokkr.client import BrokerClient
@@ -29,11 +38,17 @@ from brokkr.telemetry import exporting
 from brokkr.wire.bodies import AgentBody
 from brokkr.work.backoff import Backoff
 from brokkr.work.errors import BrokerUnavailable, BrokkrError
+from brokkr.work.explain import render_time
+from brokkr.work.model import Phase
 from brokkr.work.trace import Span
 
 log = structlog.get_logger()
 
 _T = TypeVar("_T")
+
+LEAVE_WITHIN: Final = timedelta(seconds=5)
+HEARD_WITHIN: Final = timedelta(seconds=60)
+"""A broker that has not answered for so long is away."""
 
 
 class ClusterNotReady(BrokkrError):
@@ -54,106 +69,216 @@ async def run(settings: AgentSettings) -> None:
     """
     Be an agent until cancelled.
 
+    Told to stop, it claims no more, gives back what nothing was made of yet, and leaves what
+    runs to its successor.
+
     Raises:
         Unauthenticated: The key opens nothing.
         AgentSuperseded: A newer process of the same agent is at work.
-        ClusterNotReady: The namespace or a resource definition is missing.
+        CannotListen: The health endpoint's address is taken.
+        ClusterNotReady: The namespace or the definition of Work is missing.
         TelemetryUnavailable: Traces are to be exported, and cannot be.
     """
     key = "" if settings.key is None else settings.key.get_secret_value()
     async with AsyncExitStack() as opened:
         exporter = opened.enter_context(exporting("brokkr-agent"))
-        kube = await opened.enter_async_context(KubeClient(KubeConfig.load(settings.kubeconfig)))
+        config = KubeConfig.load(settings.kubeconfig)
+        kube = await opened.enter_async_context(KubeClient(config))
         client = await opened.enter_async_context(BrokerClient(settings.broker_url, key))
+        metrics, standing = Metrics(), _Standing(_now)
+        await opened.enter_async_context(
+            health_endpoint(
+                settings.health.host,
+                settings.health.port,
+                metrics=metrics,
+                problems=standing.problems,
+            )
+        )
         agent = await _until_available(lambda: client.get_agent("self"))
         await _until_available(lambda: _check_cluster(kube, settings.work_crd.namespace))
         log.info("agent started", agent=agent.name, namespace=settings.work_crd.namespace)
+        parts = _Parts(
+            settings,
+            agent,
+            kube,
+            client,
+            metrics=metrics,
+            own_namespace=config.own_namespace,
+            export=None if exporter is None else exporter.export,
+        )
+        standing.parts = parts
         try:
-            export = None if exporter is None else exporter.export
-            await _run(settings, agent, kube, client, export)
+            await parts.run()
         except BaseExceptionGroup as group:
             # The parts run for ever; the first error that gets out of one ends them all.
             raise _first_of(group) from group
 
 
-async def _run(
-    settings: AgentSettings,
-    agent: AgentBody,
-    kube: KubeClient,
-    client: BrokerClient,
-    export: Callable[[Span], None] | None,
-) -> None:
-    crd = settings.work_crd
-    kinds = handlers(_build_defaults(crd.build))
-    held = HeldClaims()
-    to_reconcile, to_report, news = Workqueue(_jitter), Workqueue(_jitter), asyncio.Event()
+class _Parts:
+    """All that an agent consists of, put together."""
 
-    def on_change(work_name: str) -> None:
-        to_reconcile.add(work_name)
-        to_report.add(work_name)
-        news.set()
+    def __init__(
+        self,
+        settings: AgentSettings,
+        agent: AgentBody,
+        kube: KubeClient,
+        client: BrokerClient,
+        *,
+        metrics: Metrics,
+        own_namespace: str | None,
+        export: Callable[[Span], None] | None,
+    ) -> None:
+        crd, news = settings.work_crd, asyncio.Event()
+        kinds = handlers(_build_defaults(crd.build))
+        held = HeldClaims()
+        to_reconcile, to_report = Workqueue(_jitter), Workqueue(_jitter)
 
-    caches = Caches(
-        kube,
-        crd.namespace,
-        agent_id=agent.id,
-        kinds=(BUILDS, BUILD_RUNS),
-        on_change=on_change,
-    )
-    controller = Controller(
-        kube=kube,
-        caches=caches,
-        handlers=kinds,
-        policy=_policy(crd),
-        is_held=held.holds,
-        clock=_now,
-        workqueue=to_reconcile,
-        resync_interval=timedelta(seconds=crd.reconcile_interval_seconds),
-    )
-    reporting = Reporting(
-        client=client,
-        kube=kube,
-        caches=caches,
-        held=held,
-        clock=_now,
-        workqueue=to_report,
-        export=export,
-    )
-    intake = Intake(
-        agent=agent,
-        client=client,
-        kube=kube,
-        caches=caches,
-        held=held,
-        namespace=crd.namespace,
-        types=sorted(kinds),
-        settings=settings.work_queue,
-        news=news,
-        jitter=_jitter,
-    )
-    heart = Heart(
-        agent=agent,
-        client=client,
-        kube=kube,
-        caches=caches,
-        held=held,
-        controller=controller,
-        intake=intake,
-        namespace=crd.namespace,
-        clock=_now,
-        patience=timedelta(seconds=max(60.0, 3 * crd.reconcile_interval_seconds)),
-    )
+        def on_change(work_name: str) -> None:
+            to_reconcile.add(work_name)
+            to_report.add(work_name)
+            news.set()
 
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(caches.run())
-        await caches.until_synced()
-        # What the cluster holds is adopted before anything new is claimed: the first
-        # heartbeat lists it, and hears of claims whose resource was never written.
-        await _until_available(heart.beat)
-        tasks.create_task(heart.run())
-        tasks.create_task(controller.run())
-        tasks.create_task(reporting.run())
-        tasks.create_task(intake.run())
+        def on_availability() -> None:
+            news.set()
+            self.heart.wake()
+
+        self.prerequisites = Prerequisites(
+            kube=kube,
+            namespace=crd.namespace,
+            handlers=kinds,
+            objection=_objection(settings, own_namespace),
+            interval=3 * timedelta(seconds=crd.reconcile_interval_seconds),
+            metrics=metrics,
+            on_change=on_availability,
+        )
+        self.caches = Caches(
+            kube,
+            crd.namespace,
+            agent_id=agent.id,
+            handlers=kinds.values(),
+            on_change=on_change,
+            on_restart=lambda kind: metrics.watch_restarts.labels(str(kind)).inc(),
+        )
+        self.controller = Controller(
+            kube=kube,
+            caches=self.caches,
+            handlers=kinds,
+            policy=_policy(crd),
+            is_held=held.holds,
+            clock=_now,
+            workqueue=to_reconcile,
+            resync_interval=timedelta(seconds=crd.reconcile_interval_seconds),
+            metrics=metrics,
+            on_step=to_report.add,
+        )
+        self.reporting = Reporting(
+            client=client,
+            kube=kube,
+            caches=self.caches,
+            held=held,
+            clock=_now,
+            workqueue=to_report,
+            step_of=self.controller.step_of,
+            export=export,
+            metrics=metrics,
+        )
+        self.intake = Intake(
+            agent=agent,
+            client=client,
+            kube=kube,
+            caches=self.caches,
+            held=held,
+            namespace=crd.namespace,
+            prerequisites=self.prerequisites,
+            settings=settings.work_queue,
+            news=news,
+            jitter=_jitter,
+            metrics=metrics,
+        )
+        self.heart = Heart(
+            agent=agent,
+            client=client,
+            kube=kube,
+            caches=self.caches,
+            held=held,
+            controller=self.controller,
+            intake=self.intake,
+            namespace=crd.namespace,
+            clock=_now,
+            patience=timedelta(seconds=max(60.0, 3 * crd.reconcile_interval_seconds)),
+            stops_when_cut_off=settings.work_queue.when_cut_off == "stop",
+        )
+        self.orphans = OrphanSweep(
+            kube=kube,
+            caches=self.caches,
+            held=held,
+            namespace=crd.namespace,
+            grace=crd.orphan_grace,
+            unreported_retention=crd.unreported_retention,
+            clock=_now,
+            metrics=metrics,
+        )
+        metrics.queue_depth.labels("reconcile").set_function(lambda: len(to_reconcile))
+        metrics.queue_depth.labels("report").set_function(lambda: len(to_report))
+        metrics.free_slots.set_function(lambda: self.intake.capacity.free)
+        metrics.report_backlog.set_function(self.caches.count_unreported)
+        metrics.read_works_with(self.caches.count_by_phase, [each.value for each in Phase])
+
+    async def run(self) -> None:
+        """Run all of them, until one fails or all are cancelled."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self.caches.run())
+                await self.caches.until_synced()
+                await self.prerequisites.look()
+                # What the cluster holds is adopted before anything new is claimed: the first
+                # heartbeat lists it, and hears of claims whose resource was never written.
+                await _until_available(self.heart.beat)
+                tasks.create_task(self.heart.run())
+                tasks.create_task(self.prerequisites.run())
+                tasks.create_task(self.controller.run())
+                tasks.create_task(self.reporting.run())
+                tasks.create_task(self.orphans.run())
+                tasks.create_task(self.intake.run())
+        except asyncio.CancelledError:
+            await self._leave()
+            raise
+
+    async def _leave(self) -> None:
+        """Give back what was not begun, if broker and cluster are there to be told."""
+        try:
+            async with asyncio.timeout(LEAVE_WITHIN.total_seconds()):
+                await self.intake.release_untouched()
+        except (TimeoutError, BrokkrError, KubeError) as error:
+            log.warning("untouched work not given back", error=str(error))
+        log.info("agent stopped")
+
+
+class _Standing:
+    """What keeps the agent from being ready, as of now."""
+
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        self._clock = clock
+        self.parts: _Parts | None = None
+
+    def problems(self) -> dict[str, str]:
+        """Name what is in the way; nothing, if the agent executes all that it is meant to."""
+        if self.parts is None:
+            return {"start": "neither broker nor cluster may be away while an agent starts"}
+        found = {
+            f"watch of {each.resource}": "is not served, or not yet listed"
+            for each in (self.parts.caches.works, *self.parts.caches.made.values())
+            if not each.synced.is_set()
+        }
+        heard_at = self.parts.heart.answered_at
+        if heard_at is None:
+            found["broker"] = "has not answered a heartbeat yet"
+        elif self._clock() - heard_at > HEARD_WITHIN:
+            found["broker"] = f"has not answered a heartbeat since {render_time(heard_at)}"
+        return {
+            **found,
+            **{f"work type {k}": v for k, v in self.parts.prerequisites.lacking.items()},
+        }
 
 
 def _build_defaults(build: BuildSettings) -> BuildDefaults:
@@ -162,6 +287,23 @@ def _build_defaults(build: BuildSettings) -> BuildDefaults:
         timeout=build.default_timeout,
         retention_succeeded=build.build_retention_succeeded,
         retention_failed=build.build_retention_failed,
+        deadline_grace=build.deadline_grace,
+    )
+
+
+def _objection(settings: AgentSettings, own_namespace: str | None) -> str | None:
+    """
+    Say what speaks against executing anything here.
+
+    The agent's key is a Secret in the agent's own namespace: Work that runs there could
+    name it, as long as nothing says which Secrets Work may name.
+    """
+    if own_namespace != settings.work_crd.namespace or settings.policy.secrets is not None:
+        return None
+    return (
+        f"Work would run in the agent's own namespace, {own_namespace}, beside the agent's key: "
+        "run it in another one (agent.work_crd.namespace), or list the Secrets that Work may "
+        "name (agent.policy.secrets)"
     )
 
 
@@ -177,22 +319,29 @@ def _policy(crd: WorkCrdSettings) -> Policy:
 
 
 async def _check_cluster(kube: KubeClient, namespace: str) -> None:
-    if await kube.find(NAMESPACES, None, namespace) is None:
+    """Insist on what no agent can do without; what types of work need may come later."""
+    apply = f"brokkr agent rbac --namespace {namespace} | kubectl apply -f -"
+    try:
+        found = await kube.find(NAMESPACES, None, namespace)
+    except KubeForbidden as error:
+        raise ClusterNotReady(
+            f"there is no namespace {namespace}, or no right to work in it ({error}): {apply}"
+        ) from error
+    if found is None:
         raise ClusterNotReady(
             f"there is no namespace {namespace}; create it "
             f"(kubectl create namespace {namespace}), or set agent.work_crd.namespace"
         )
-    for resource, cure in (
-        (WORKS, "brokkr agent crd | kubectl apply -f -"),
-        (BUILDS, "install Shipwright Build"),
-        (BUILD_RUNS, "install Shipwright Build"),
-    ):
-        try:
-            await kube.list(resource, namespace)
-        except KubeKindUnknown as error:
-            raise ClusterNotReady(
-                f"the cluster does not know {resource.plural}.{resource.group}: {cure}"
-            ) from error
+    try:
+        await kube.list(WORKS, namespace)
+    except KubeKindUnknown as error:
+        raise ClusterNotReady(
+            "the cluster does not know works.brokkr.io: brokkr agent crd | kubectl apply -f -"
+        ) from error
+    except KubeForbidden as error:
+        raise ClusterNotReady(
+            f"the agent has no rights in {namespace} ({error}): {apply}"
+        ) from error
 
 
 async def _until_available(ask: Callable[[], Awaitable[_T]]) -> _T:

@@ -6,8 +6,10 @@ forge its labels.  The broker's word is had again by the first heartbeat after a
 """
 
 import asyncio
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Final
 from uuid import UUID
 
 from brokkr.wire.bodies import ClaimBody
@@ -16,12 +18,17 @@ from brokkr.work.model import Work
 from brokkr.work.names import work_name
 from brokkr.work.trace import TraceContext
 
+SHORTEST_LEASE_SECONDS: Final = 1.0
+LONGEST_LEASE_SECONDS: Final = 7 * 86400.0
+
 
 @dataclass(slots=True)
 class HeldClaim:
     """One confirmed claim.
 
     Attributes:
+        lease_seconds: How long it lives without being renewed, from when the broker said so.
+        renewed_at: When that was, in seconds of a clock that nobody sets.
         unwritten: The claim's answer, while its Work resource has yet to be created.
     """
 
@@ -29,6 +36,7 @@ class HeldClaim:
     claim_id: UUID
     round: int
     lease_seconds: float
+    renewed_at: float
     unwritten: ClaimBody | None = None
 
     @property
@@ -51,9 +59,10 @@ class HeldClaims:
         has_new: Set when one is added; whoever waits for it clears it first.
     """
 
-    def __init__(self) -> None:
-        """Know of nothing yet."""
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Know of nothing yet; the clock is in seconds and only goes on."""
         self.broker: str | None = None
+        self._clock = clock
         self.has_new = asyncio.Event()
         self._by_id: dict[UUID, HeldClaim] = {}
 
@@ -65,13 +74,18 @@ class HeldClaims:
         self, work_id: UUID, claim_id: UUID, *, round: int, lease_seconds: float
     ) -> HeldClaim:
         """Note that the broker says that this claim is held."""
+        lease_seconds = _sensible(lease_seconds)
         held = self._by_id.get(claim_id)
         if held is None:
-            held = HeldClaim(work_id, claim_id, round, lease_seconds)
+            held = HeldClaim(work_id, claim_id, round, lease_seconds, self._clock())
             self._by_id[claim_id] = held
             self.has_new.set()
-        held.lease_seconds = lease_seconds
+        held.lease_seconds, held.renewed_at = lease_seconds, self._clock()
         return held
+
+    def is_lapsed(self, held: HeldClaim) -> bool:
+        """Say whether its lease has run out, as far as is known here."""
+        return self._clock() - held.renewed_at > held.lease_seconds
 
     def drop(self, claim_id: UUID) -> None:
         """Forget a claim that is over."""
@@ -90,3 +104,10 @@ class HeldClaims:
         a backup must not erase results that it does not remember asking for.
         """
         return work.claim.broker != self.broker
+
+
+def _sensible(lease_seconds: float) -> float:
+    """Return a lease that can be lived by, whatever the broker said; NaN is no longer than 1."""
+    if not lease_seconds > SHORTEST_LEASE_SECONDS:
+        return SHORTEST_LEASE_SECONDS
+    return min(lease_seconds, LONGEST_LEASE_SECONDS)

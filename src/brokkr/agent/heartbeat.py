@@ -18,11 +18,11 @@ from brokkr.agent.claims import HeldClaims
 from brokkr.agent.controller.caches import Caches
 from brokkr.agent.controller.loop import Controller
 from brokkr.agent.intake import Intake, complete_without_resource
+from brokkr.agent.kinds import WORKS
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.errors import KubeError
-from brokkr.agent.kinds import WORKS
 from brokkr.agent.log_fields import about, about_claim
-from brokkr.agent.resources import CANCEL_REQUESTED, CLAIM_LOST, mark_cancelled
+from brokkr.agent.resources import CANCEL_REQUESTED, CLAIM_LOST, CUT_OFF, mark_cancelled
 from brokkr.client import BrokerClient
 from brokkr.wire.bodies import AgentBody, Heartbeat, RenewedLease
 from brokkr.wire.custom_resource import work_from_resource
@@ -33,6 +33,8 @@ from brokkr.work.names import work_name
 log = structlog.get_logger()
 
 LONGEST_INTERVAL = timedelta(seconds=10)
+MAX_HELD = 1000
+"""No agent holds more, whatever its broker says."""
 LEASE_FRACTION = 3
 """A lease is renewed this many times before it would run out."""
 
@@ -53,6 +55,7 @@ class Heart:
         namespace: str,
         clock: Callable[[], datetime],
         patience: timedelta,
+        stops_when_cut_off: bool,
     ) -> None:
         """
         Put it together; :meth:`run` starts it.
@@ -60,6 +63,8 @@ class Heart:
         Args:
             patience: How long the controller may leave a Work unlooked at before its
                 claim is no longer renewed.
+            stops_when_cut_off: Whether Work is stopped whose lease ran out while the broker
+                was away.
         """
         self._agent = agent
         self._incarnation: UUID | None = None
@@ -72,6 +77,9 @@ class Heart:
         self._namespace = namespace
         self._clock = clock
         self._patience = patience
+        self._stops_when_cut_off = stops_when_cut_off
+        self._is_due = False
+        self.answered_at: datetime | None = None
 
     async def run(self) -> None:
         """
@@ -88,7 +96,14 @@ class Heart:
             except (BrokkrError, KubeError) as error:
                 # What runs goes on: a broker that is away costs latency, no results.
                 log.warning("heartbeat failed", error=str(error))
+                if self._stops_when_cut_off:
+                    await self._stop_lapsed()
             await self._until_the_next()
+
+    def wake(self) -> None:
+        """Send the next heartbeat now: there is something to tell."""
+        self._is_due = True
+        self._held.has_new.set()
 
     async def beat(self) -> None:
         """Send one heartbeat and do what its answer asks for."""
@@ -109,7 +124,8 @@ class Heart:
         )
         self._incarnation = incarnation
         self._held.broker = answer.broker
-        for claim in answer.held or ():
+        self.answered_at = self._clock()
+        for claim in (answer.held or ())[:MAX_HELD]:
             if work_name(claim.id, round=claim.round) not in works:
                 self._intake.take_in(claim)
         for lease in answer.renewed:
@@ -142,6 +158,16 @@ class Heart:
             return
         log.warning("claim lost", **about(work))
         await mark_cancelled(self._kube, work, CLAIM_LOST)
+
+    async def _stop_lapsed(self) -> None:
+        works = {work.name: work for work in self._unacknowledged()}
+        for held in self._held:
+            work = works.get(held.name)
+            if work is not None and self._held.is_lapsed(held):
+                try:
+                    await mark_cancelled(self._kube, work, CUT_OFF)
+                except KubeError as error:
+                    log.warning("work not stopped", error=str(error), **about(work))
 
     async def _report_deleted(self) -> None:
         """Complete the claims whose Work resource somebody has deleted."""
@@ -179,11 +205,12 @@ class Heart:
         """Wait for a part of the shortest lease, also if that is claimed meanwhile."""
         clock = asyncio.get_running_loop().time
         began = clock()
-        while (left := began + self._interval().total_seconds() - clock()) > 0:
+        while not self._is_due and (left := began + self._interval().total_seconds() - clock()) > 0:
             self._held.has_new.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(left):
                     await self._held.has_new.wait()
+        self._is_due = False
 
     def _interval(self) -> timedelta:
         shortest = min((held.lease_seconds for held in self._held), default=3600.0)

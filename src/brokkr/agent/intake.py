@@ -6,7 +6,9 @@ one until it is answered: the broker then gives the same claims again.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Container, Iterator
+from contextlib import suppress
 from uuid import uuid4
 
 import structlog
@@ -17,7 +19,9 @@ from brokkr.agent.controller.caches import Caches
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.errors import KubeError
 from brokkr.agent.log_fields import about_claim
-from brokkr.agent.resources import create_work
+from brokkr.agent.metrics import Metrics
+from brokkr.agent.prerequisites import Prerequisites
+from brokkr.agent.resources import create_work, delete_untouched
 from brokkr.agent.settings import WorkQueueSettings
 from brokkr.client import BrokerClient
 from brokkr.wire.bodies import (
@@ -27,9 +31,11 @@ from brokkr.wire.bodies import (
     ClaimBody,
     ClaimSome,
     CompleteWork,
+    ReleaseWork,
 )
 from brokkr.wire.custom_resource import work_from_resource
 from brokkr.work.errors import BrokerUnavailable, BrokkrError, Conflict, InvalidWork, NotFound
+from brokkr.work.model import Work
 
 log = structlog.get_logger()
 
@@ -49,16 +55,18 @@ class Intake:
         caches: Caches,
         held: HeldClaims,
         namespace: str,
-        types: list[str],
+        prerequisites: Prerequisites,
         settings: WorkQueueSettings,
         news: asyncio.Event,
         jitter: Callable[[], float],
+        metrics: Metrics,
     ) -> None:
         """
         Put it together; :meth:`run` starts it.
 
         Args:
-            news: Set when a Work has changed, so that there may be room for another.
+            news: Set when a Work or what the cluster can do has changed, so that there may
+                be room for another.
         """
         self._agent = agent
         self._client = client
@@ -66,8 +74,9 @@ class Intake:
         self._caches = caches
         self._held = held
         self._namespace = namespace
-        self._types = types
+        self._prerequisites = prerequisites
         self._settings = settings
+        self._metrics = metrics
         self._jitter = jitter
         self._news = news
         self._unwritten: asyncio.Queue[HeldClaim] = asyncio.Queue()
@@ -99,25 +108,61 @@ class Intake:
 
     @property
     def capabilities(self) -> Capabilities:
-        """Return what this agent can execute."""
-        return Capabilities(types=self._types, version=__version__)
+        """Return what this agent can execute, and what not and why."""
+        return Capabilities(
+            types=self._prerequisites.available,
+            unavailable=self._prerequisites.lacking,
+            strategies=self._prerequisites.strategies,
+            version=__version__,
+        )
+
+    async def release_untouched(self) -> None:
+        """Give back what nothing was made of yet, so that others need not wait for it."""
+        unfinished = {work.name: work for work in self._unfinished()}
+        for held in self._held:
+            work = unfinished.get(held.name)
+            if held.unwritten is None and (work is None or work.status.attempts):
+                continue
+            # Without its resource the claim is a claim that this agent never acted on.
+            if work is not None and not await delete_untouched(self._kube, work):
+                continue
+            body = ReleaseWork(claim_id=held.claim_id, reason="the agent was stopped")
+            await self._client.release_work(held.work_id, body)
+            fields = about_claim(held.work_id, round=held.round, span=held.span)
+            log.info("work released", **fields)
 
     async def _claim(self) -> None:
         while True:
             self._news.clear()
-            free = self.capacity.free
-            if free == 0:
+            free = self._free_by_type()
+            if not free:
                 await self._news.wait()
                 continue
+            # An answer may be all of one type: it must not be more than that has room for.
             request = ClaimSome(
-                max=free,
+                max=min(free.values()),
                 wait=WAIT_SECONDS * self._jitter(),
-                types=self._types,
+                types=sorted(free),
                 request_id=uuid4(),
             )
-            for claim in await self._ask(request):
+            claims = await self._ask(request)
+            if len(claims) > request.max:
+                log.warning("more claims than asked for", count=len(claims))
+            for claim in claims[: request.max]:
                 held = self.take_in(claim)
+                self._metrics.claims.labels(_known(claim.work_type, free)).inc()
                 log.info("work claimed", **about_claim(claim.id, round=claim.round, span=held.span))
+
+    def _free_by_type(self) -> dict[str, int]:
+        """Return how many more of each type would be claimed now; none of those without room."""
+        free = self.capacity.free
+        limits = self._settings.max_concurrent_by_type
+        unfinished = Counter(work.work_type for work in self._unfinished())
+        rooms = {
+            each: min(free, limits[each] - unfinished[each]) if each in limits else free
+            for each in self._prerequisites.available
+        }
+        return {each: room for each, room in rooms.items() if room > 0}
 
     async def _ask(self, request: ClaimSome) -> list[ClaimBody]:
         """Repeat one request until it is answered; its id makes that harmless."""
@@ -133,8 +178,15 @@ class Intake:
     def _active(self) -> int:
         """Count what takes up a slot: unfinished resources, and claims without one yet."""
         works = self._caches.works.cache
-        unfinished = {name for name, resource in works.items() if not _is_finished(resource)}
+        unfinished = {work.name for work in self._unfinished()}
         return len(unfinished | {held.name for held in self._held if held.name not in works})
+
+    def _unfinished(self) -> Iterator[Work]:
+        for resource in self._caches.works.cache.values():
+            with suppress(InvalidWork):  # not ours; it takes no slot
+                work = work_from_resource(resource)
+                if not work.status.phase.is_terminal:
+                    yield work
 
     async def _write_resources(self) -> None:
         while True:
@@ -184,8 +236,6 @@ async def complete_without_resource(client: BrokerClient, held: HeldClaim, messa
         return
 
 
-def _is_finished(resource: dict[str, object]) -> bool:
-    try:
-        return work_from_resource(resource).status.phase.is_terminal
-    except InvalidWork:
-        return True  # not ours; it takes no slot
+def _known(work_type: str, types: Container[str]) -> str:
+    """Return a type as a metric may name it: what a broker makes up is no label."""
+    return work_type if work_type in types else "unknown"

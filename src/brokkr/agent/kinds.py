@@ -1,11 +1,7 @@
 """What the agent touches in a cluster: group, version, kind and plural of each."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Final
-
-from brokkr.work.model import Manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +45,7 @@ PIPELINE_RUNS: Final = Resource("tekton.dev", "v1", "PipelineRun", "pipelineruns
 CONFIG_MAPS: Final = Resource("", "v1", "ConfigMap", "configmaps")
 SECRETS: Final = Resource("", "v1", "Secret", "secrets")
 SERVICE_ACCOUNTS: Final = Resource("", "v1", "ServiceAccount", "serviceaccounts")
+PODS: Final = Resource("", "v1", "Pod", "pods")
 EVENTS: Final = Resource("", "v1", "Event", "events")
 NAMESPACES: Final = Resource("", "v1", "Namespace", "namespaces", namespaced=False)
 CRDS: Final = Resource(
@@ -60,25 +57,3 @@ CRDS: Final = Resource(
 )
 ROLES: Final = Resource("rbac.authorization.k8s.io", "v1", "Role", "roles")
 ROLE_BINDINGS: Final = Resource("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings")
-
-_BY_KIND: Final[Mapping[tuple[str, str], Resource]] = MappingProxyType(
-    {
-        (each.api_version, each.kind): each
-        for each in (
-            *(WORKS, BUILDS, BUILD_RUNS, BUILD_STRATEGIES, CLUSTER_BUILD_STRATEGIES),
-            *(TASK_RUNS, PIPELINE_RUNS),
-            *(CONFIG_MAPS, SECRETS, SERVICE_ACCOUNTS, EVENTS, NAMESPACES, CRDS),
-            *(ROLES, ROLE_BINDINGS),
-        )
-    }
-)
-
-
-def resource_of(manifest: Manifest) -> Resource:
-    """
-    Return what this manifest is one of.
-
-    Raises:
-        KeyError: Its ``apiVersion`` and ``kind`` are not in this module.
-    """
-    return _BY_KIND[manifest["apiVersion"], manifest["kind"]]

@@ -16,10 +16,11 @@ from brokkr.agent.controller.caches import Caches
 from brokkr.agent.controller.workqueue import Workqueue, work_off
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.log_fields import about
-from brokkr.agent.resources import CLAIM_LOST, mark_acknowledged, mark_cancelled
+from brokkr.agent.metrics import Metrics
+from brokkr.agent.resources import CLAIM_LOST, CUT_OFF, mark_acknowledged, mark_cancelled
 from brokkr.agent.spans import spans_of
 from brokkr.client import BrokerClient
-from brokkr.wire.bodies import CompleteWork, ReportProgress
+from brokkr.wire.bodies import CompleteWork, ReleaseWork, ReportProgress
 from brokkr.wire.custom_resource import render_attempts, work_from_resource
 from brokkr.work.errors import ClaimLost, Conflict, InvalidInput, InvalidWork, NotFound
 from brokkr.work.model import Phase, Work
@@ -29,6 +30,7 @@ log = structlog.get_logger()
 
 WORKERS = 4
 LOOK_AGAIN = timedelta(seconds=5)
+PROGRESS_EVERY = timedelta(seconds=2)
 
 _OUTCOMES: Final = {
     Phase.SUCCEEDED: "succeeded",
@@ -49,12 +51,15 @@ class Reporting:
         held: HeldClaims,
         clock: Callable[[], datetime],
         workqueue: Workqueue,
+        step_of: Callable[[str], str],
         export: Callable[[Span], None] | None,
+        metrics: Metrics,
     ) -> None:
         """
         Put it together; :meth:`run` starts it.
 
         Args:
+            step_of: What a Work's attempt does now, in one word, by the Work's name.
             export: Where the spans of finished Work go, if they go anywhere.
         """
         self._client = client
@@ -63,8 +68,10 @@ class Reporting:
         self._held = held
         self._clock = clock
         self._workqueue = workqueue
+        self._step_of = step_of
         self._export = export
-        self._reported: dict[str, ReportProgress] = {}
+        self._metrics = metrics
+        self._reported: dict[str, tuple[datetime, ReportProgress]] = {}
 
     async def run(self) -> None:
         """Report for ever."""
@@ -87,10 +94,31 @@ class Reporting:
         if work.status.phase.is_terminal:
             await self._complete(work)
         elif self._held.holds(work) and work.status.attempts:
-            await self._report_progress(work)
+            return await self._report_progress(work)
         return None
 
     async def _complete(self, work: Work) -> None:
+        if work.status.phase is Phase.CANCELLED and work.cancel_reason == CUT_OFF:
+            await self._give_back(work)
+        else:
+            await self._send(work)
+        await mark_acknowledged(self._kube, work, self._clock())
+        if self._export is not None:
+            for span in spans_of(work):
+                self._export(span)
+        self._held.drop(work.claim.claim_id)
+        self._caches.departed_works.pop(work.name, None)
+        self._reported.pop(work.name, None)
+
+    async def _give_back(self, work: Work) -> None:
+        """Let others have what was stopped for the broker's absence; nobody cancelled it."""
+        body = ReleaseWork(claim_id=work.claim.claim_id, reason=CUT_OFF)
+        try:
+            await self._client.release_work(work.claim.work_id, body)
+        except (Conflict, NotFound) as error:
+            log.warning("release not taken", error=str(error))
+
+    async def _send(self, work: Work) -> None:
         body = _completion(work)
         try:
             try:
@@ -104,16 +132,11 @@ class Reporting:
             # This very broker says that the claim is over: there is nobody to report to.
             log.warning("completion not taken", error=str(error))
         else:
+            self._metrics.reported.labels(body.outcome).inc()
             log.info("work reported", outcome=body.outcome)
-        await mark_acknowledged(self._kube, work, self._clock())
-        if self._export is not None:
-            for span in spans_of(work):
-                self._export(span)
-        self._held.drop(work.claim.claim_id)
-        self._caches.departed_works.pop(work.name, None)
-        self._reported.pop(work.name, None)
 
-    async def _report_progress(self, work: Work) -> None:
+    async def _report_progress(self, work: Work) -> timedelta | None:
+        """Tell of what is new, small things not more often than :data:`PROGRESS_EVERY`."""
         body = ReportProgress(
             claim_id=work.claim.claim_id,
             phase=work.status.phase.value,
@@ -121,16 +144,29 @@ class Reporting:
             retries=work.status.retries,
             message=work.status.message,
             retry_at=work.status.retry_at,
+            step=self._step_of(work.name) or None,
         )
-        if self._reported.get(work.name) == body:
-            return
+        now = self._clock()
+        told_at, told = self._reported.get(work.name, (None, None))
+        if told == body:
+            return None
+        if told_at is not None and told is not None and _is_small(told, body):
+            left = told_at + PROGRESS_EVERY - now
+            if left > timedelta(0):
+                return left
         try:
             await self._client.report_progress(work.claim.work_id, body, trace=work.span)
         except (ClaimLost, NotFound):
             self._held.drop(work.claim.claim_id)
             await mark_cancelled(self._kube, work, CLAIM_LOST)
-            return
-        self._reported[work.name] = body
+            return None
+        self._reported[work.name] = now, body
+        return None
+
+
+def _is_small(told: ReportProgress, news: ReportProgress) -> bool:
+    """Say whether nothing but the words is new: nobody acts on those."""
+    return (told.phase, told.attempt, told.retries) == (news.phase, news.attempt, news.retries)
 
 
 def _completion(work: Work) -> CompleteWork:

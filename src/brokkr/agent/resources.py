@@ -3,9 +3,14 @@
 from datetime import datetime
 from uuid import UUID
 
-from brokkr.agent.kube.client import KubeClient
-from brokkr.agent.kube.errors import KubeAlreadyExists, KubeInvalid, KubeNotFound
 from brokkr.agent.kinds import WORKS
+from brokkr.agent.kube.client import KubeClient
+from brokkr.agent.kube.errors import (
+    KubeAlreadyExists,
+    KubeConflict,
+    KubeInvalid,
+    KubeNotFound,
+)
 from brokkr.wire.bodies import ClaimBody
 from brokkr.wire.custom_resource import (
     ANNOTATION_ACKNOWLEDGED,
@@ -19,6 +24,7 @@ from brokkr.work.model import Claim, Manifest, Work
 
 CLAIM_LOST = "the claim was lost: the broker has given the work to somebody else"
 CANCEL_REQUESTED = "cancelled on request"
+CUT_OFF = "the lease ran out while the broker could not be reached"
 
 
 async def create_work(
@@ -76,6 +82,17 @@ async def _adopt(kube: KubeClient, namespace: str, resource: Manifest) -> None:
                 }
             },
         )
+
+
+async def delete_untouched(kube: KubeClient, work: Work) -> bool:
+    """Delete a Work that nothing was made of yet; say whether it was still so."""
+    try:
+        await kube.delete(
+            WORKS, work.namespace, work.name, uid=work.uid, resource_version=work.resource_version
+        )
+    except KubeConflict:
+        return False
+    return True
 
 
 async def mark_cancelled(kube: KubeClient, work: Work, reason: str) -> None:

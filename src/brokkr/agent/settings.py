@@ -37,6 +37,14 @@ class WorkQueueSettings(_Section):
     max_concurrent: Annotated[int, Field(ge=1, le=100)] = Field(
         default=4, description="How many Works are executed at once."
     )
+    max_concurrent_by_type: dict[str, Annotated[int, Field(ge=0, le=100)]] = Field(
+        default={}, description="The same for single types of work, as in `{build = 2}`."
+    )
+    when_cut_off: Literal["continue", "stop"] = Field(
+        default="continue",
+        description="What becomes of Work whose lease ran out while the broker was away: it "
+        "goes on until the broker says that it is lost, or it is stopped.",
+    )
 
 
 class BuildSettings(_Section):
@@ -50,6 +58,10 @@ class BuildSettings(_Section):
     )
     build_retention_succeeded: Duration = Field(
         default=timedelta(hours=1), description="How long a succeeded Work is kept in the cluster."
+    )
+    deadline_grace: Duration = Field(
+        default=timedelta(minutes=1),
+        description="How much longer than its timeout a build may take before the agent stops it.",
     )
     build_retention_failed: Duration = Field(
         default=timedelta(hours=24), description="How long any other Work is kept in the cluster."
@@ -71,7 +83,24 @@ class WorkCrdSettings(_Section):
     retry_max_delay_seconds: Annotated[float, Field(gt=0, le=86400)] = Field(
         default=3600, description="No retry waits longer than this."
     )
+    orphan_grace: Duration = Field(
+        default=timedelta(minutes=10),
+        description="What is older and belongs to no Work is deleted.",
+    )
+    unreported_retention: Duration = Field(
+        default=timedelta(days=30),
+        description="How long Work is kept in the cluster whose broker is gone for good.",
+    )
     build: BuildSettings = BuildSettings()
+
+
+class HealthSettings(_Section):
+    """``[agent.health]``: where the agent answers ``/healthz``, ``/readyz`` and ``/metrics``."""
+
+    host: str = Field(default="127.0.0.1", description="The address to listen on.")
+    port: Annotated[int, Field(ge=0, le=65535)] = Field(
+        default=0, description="The port to listen on; 0 takes a free one, which is in the log."
+    )
 
 
 class AgentSettings(_Section):
@@ -95,3 +124,4 @@ class AgentSettings(_Section):
     )
     work_queue: WorkQueueSettings = WorkQueueSettings()
     work_crd: WorkCrdSettings = WorkCrdSettings()
+    health: HealthSettings = HealthSettings()

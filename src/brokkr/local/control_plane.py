@@ -33,10 +33,10 @@ from uuid import uuid4
 
 import yaml
 
+from brokkr.agent.kinds import CONFIG_MAPS, CRDS
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.config import KubeConfig
 from brokkr.agent.kube.errors import KubeError
-from brokkr.agent.kinds import CONFIG_MAPS, CRDS
 from brokkr.local.binaries import KubernetesPrograms, kubernetes_programs
 from brokkr.local.process import ServerFailed, free_port, is_listening, running
 from brokkr.work.model import Manifest

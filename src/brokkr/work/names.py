@@ -19,6 +19,11 @@ def work_name(work_id: UUID, *, round: int) -> str:
     return f"work-{work_id}-r{round}"
 
 
+def work_of_attempt(name: str) -> str:
+    """Return the name of the Work resource that an attempt of this name would belong to."""
+    return name.rpartition("-a")[0]
+
+
 def attempt_name(work_name: str, attempt: int) -> str:
     """Name every object of one attempt: its Build and its BuildRun."""
     return f"{work_name}-a{attempt}"

@@ -16,7 +16,8 @@ not on it is refused by name.
 import json
 import re
 import reprlib
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -72,7 +73,7 @@ def check_template(
     work_type: str,
     template: Manifest,
     *,
-    kinds: Mapping[str, Set[tuple[str, str]]] = ALLOWED_KINDS,
+    kinds: Mapping[str, AbstractSet[tuple[str, str]]] = ALLOWED_KINDS,
     namespace: str | None = None,
 ) -> None:
     """
@@ -127,7 +128,7 @@ def _check_size(template: Manifest) -> None:
         raise InvalidWork("template", f"is {size} bytes of JSON; at most {MAX_BYTES} are taken")
 
 
-def _check_document(document: Manifest, allowed: Set[tuple[str, str]], path: str) -> None:
+def _check_document(document: Manifest, allowed: AbstractSet[tuple[str, str]], path: str) -> None:
     api_version, kind = document.get("apiVersion"), document.get("kind")
     if kind == "Secret":
         raise InvalidWork(

@@ -13,9 +13,9 @@ from pydantic import SecretStr
 
 from brokkr import __version__
 from brokkr.agent.app import ClusterNotReady, run
+from brokkr.agent.kinds import BUILD_RUNS, NAMESPACES, WORKS
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.config import KubeConfig
-from brokkr.agent.kinds import BUILD_RUNS, NAMESPACES, WORKS
 from brokkr.agent.settings import AgentSettings, WorkCrdSettings, WorkQueueSettings
 from brokkr.client import BrokerClient
 from brokkr.local.control_plane import ControlPlane

@@ -11,10 +11,13 @@ from brokkr.agent.controller.caches import Caches
 from brokkr.agent.controller.decide import Policy
 from brokkr.agent.controller.loop import Controller
 from brokkr.agent.controller.workqueue import Workqueue
+from brokkr.agent.handlers.build.manifests import BuildDefaults
+from brokkr.agent.handlers.registry import handlers
 from brokkr.agent.heartbeat import Heart
 from brokkr.agent.intake import Intake
 from brokkr.agent.kube.client import KubeClient
-from brokkr.agent.kinds import BUILD_RUNS, BUILDS
+from brokkr.agent.metrics import Metrics
+from brokkr.agent.prerequisites import Prerequisites
 from brokkr.agent.resources import create_work
 from brokkr.agent.settings import WorkQueueSettings
 from brokkr.client import BrokerClient
@@ -59,9 +62,18 @@ async def test_a_controller_that_is_stuck_loses_its_leases_and_gets_them_back(
         claim = await client.claim_work(work.id, ClaimOne())
         await create_work(kube, namespace, claim, agent_id=agent.id)
         queue, held = Workqueue(jitter=lambda: 1.0), HeldClaims()
-        caches = Caches(
-            kube, namespace, agent_id=agent.id, kinds=(BUILDS, BUILD_RUNS), on_change=queue.add
+        metrics = Metrics()
+        caches = Caches(kube, namespace, agent_id=agent.id, handlers=(), on_change=queue.add)
+        prerequisites = Prerequisites(
+            kube=kube,
+            namespace=namespace,
+            handlers=handlers(BuildDefaults()),
+            objection="nobody should",
+            interval=timedelta(hours=1),
+            metrics=metrics,
+            on_change=lambda: None,
         )
+        await prerequisites.look()
         controller = Controller(
             kube=kube,
             caches=caches,
@@ -71,6 +83,7 @@ async def test_a_controller_that_is_stuck_loses_its_leases_and_gets_them_back(
             clock=clock,
             workqueue=queue,
             resync_interval=timedelta(hours=1),
+            metrics=metrics,
         )
         heart = Heart(
             agent=agent,
@@ -86,14 +99,16 @@ async def test_a_controller_that_is_stuck_loses_its_leases_and_gets_them_back(
                 caches=caches,
                 held=held,
                 namespace=namespace,
-                types=["build"],
+                prerequisites=prerequisites,
                 settings=WorkQueueSettings(enabled=False),
                 news=asyncio.Event(),
                 jitter=lambda: 1.0,
+                metrics=metrics,
             ),
             namespace=namespace,
             clock=clock,
             patience=PATIENCE,
+            stops_when_cut_off=False,
         )
         watching = asyncio.create_task(caches.run())
         await caches.until_synced()
@@ -104,7 +119,12 @@ async def test_a_controller_that_is_stuck_loses_its_leases_and_gets_them_back(
 
         assert await beats_into(WorkState.CLAIMED)
         said = await broker.admin.get_agent(agent.id)
-        assert said.capabilities == Capabilities(types=["build"], version=__version__)
+        assert said.capabilities == Capabilities(
+            types=[],
+            unavailable={"build": "nobody should"},
+            strategies=prerequisites.strategies,
+            version=__version__,
+        )
         # It is not to claim anything, so it has no room, either.
         assert said.capacity == Capacity(max_concurrent=4, free=0)
         now += PATIENCE

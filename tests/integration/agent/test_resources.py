@@ -6,8 +6,8 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kinds import WORKS
+from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.resources import create_work
 from brokkr.wire.bodies import ClaimBody
 from brokkr.wire.custom_resource import (

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kinds import NAMESPACES
+from brokkr.agent.kube.client import KubeClient
 from brokkr.local.control_plane import ControlPlane
 from support.command_line import CommandLine
 from support.signals import eventually

@@ -18,7 +18,6 @@ from typing import Any
 
 import pytest
 
-from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kinds import (
     BUILD_RUNS,
     BUILDS,
@@ -27,6 +26,7 @@ from brokkr.agent.kinds import (
     SECRETS,
     Resource,
 )
+from brokkr.agent.kube.client import KubeClient
 from brokkr.local.build_runner.runner import BuildRunner, FolderInUse
 from brokkr.local.control_plane import ControlPlane
 from brokkr.local.credentials import Credentials

@@ -7,16 +7,15 @@ from typing import Any
 
 import pytest
 
-from brokkr.agent.kube.client import KubeClient
-from brokkr.agent.kube.config import KubeConfig
 from brokkr.agent.kinds import (
     CONFIG_MAPS,
     NAMESPACES,
     SERVICE_ACCOUNTS,
     WORKS,
     Resource,
-    resource_of,
 )
+from brokkr.agent.kube.client import KubeClient
+from brokkr.agent.kube.config import KubeConfig
 from brokkr.local.control_plane import ControlPlane, control_plane
 from support.signals import eventually
 
@@ -63,14 +62,18 @@ def a_work(name: str) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize("owner", [a_config_map("owner"), a_work("owner")], ids=lambda o: o["kind"])
+@pytest.mark.parametrize(
+    ("resource", "owner"),
+    [(CONFIG_MAPS, a_config_map("owner")), (WORKS, a_work("owner"))],
+    ids=["ConfigMap", "Work"],
+)
 async def test_what_a_deleted_object_owned_is_collected(
-    kube: KubeClient, namespace: str, owner: dict[str, Any]
+    kube: KubeClient, namespace: str, resource: Resource, owner: dict[str, Any]
 ) -> None:
-    made = await kube.create(resource_of(owner), namespace, owner)
+    made = await kube.create(resource, namespace, owner)
     await kube.create(CONFIG_MAPS, namespace, a_config_map("owned", owner=made))
 
-    await kube.delete(resource_of(owner), namespace, "owner")
+    await kube.delete(resource, namespace, "owner")
 
     await eventually(lambda: is_gone(kube, CONFIG_MAPS, namespace, "owned"))
 

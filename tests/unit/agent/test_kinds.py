@@ -5,7 +5,6 @@ from brokkr.agent.kinds import (
     CONFIG_MAPS,
     WORKS,
     Resource,
-    resource_of,
 )
 
 
@@ -29,13 +28,3 @@ def test_the_path_names_group_namespace_and_object(
     resource: Resource, namespace: str | None, name: str | None, subresource: str | None, path: str
 ) -> None:
     assert resource.path(namespace, name, subresource) == path
-
-
-def test_a_manifest_says_what_it_is() -> None:
-    assert resource_of({"apiVersion": "v1", "kind": "ConfigMap"}) is CONFIG_MAPS
-    assert resource_of({"apiVersion": "brokkr.io/v1alpha1", "kind": "Work"}) is WORKS
-
-
-def test_another_version_is_another_thing() -> None:
-    with pytest.raises(KeyError):
-        resource_of({"apiVersion": "brokkr.io/v1", "kind": "Work"})

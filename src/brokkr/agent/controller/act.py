@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 import structlog
 
@@ -19,11 +20,13 @@ from brokkr.agent.controller.observe import is_of_attempt
 from brokkr.agent.controller.plan import (
     CancelAttempt,
     CreateObjects,
+    DeleteAttempt,
     DeleteWork,
     Note,
     Plan,
 )
-from brokkr.agent.handlers.protocol import Handler
+from brokkr.agent.handlers.protocol import Cancellation, Handler
+from brokkr.agent.kinds import EVENTS, WORKS, Resource
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.errors import (
     KubeAlreadyExists,
@@ -33,9 +36,9 @@ from brokkr.agent.kube.errors import (
     KubeInvalid,
     KubeNotFound,
 )
-from brokkr.agent.kinds import EVENTS, WORKS, resource_of
-from brokkr.wire.custom_resource import API_VERSION, KIND, LABEL_WORK, render_status
+from brokkr.wire.custom_resource import API_VERSION, KIND, render_status
 from brokkr.work.model import Manifest, Work, WorkStatus
+from brokkr.work.names import attempt_name
 
 log = structlog.get_logger()
 
@@ -65,16 +68,15 @@ async def carry_out(
         for action in plan.actions:
             match action:
                 case CreateObjects(manifests):
-                    status = await _create(
-                        manifests, work, status, kube=kube, executor=_executor(handlers, work)
-                    )
+                    handler = handlers[work.work_type]
+                    status = await _create(manifests, work, status, kube=kube, handler=handler)
                 case CancelAttempt(cancellation):
-                    resource = caches.objects[cancellation.kind].resource
-                    await _unless_gone(
-                        kube.merge_patch(
-                            resource, work.namespace, cancellation.name, cancellation.patch
-                        )
-                    )
+                    resource = _resource(handlers[work.work_type], cancellation.kind)
+                    await _cancel(cancellation, resource, work, kube=kube)
+                case DeleteAttempt():
+                    handler = handlers[work.work_type]
+                    name = attempt_name(work.name, work.attempt)
+                    await kube.delete(_resource(handler, handler.executor), work.namespace, name)
                 case DeleteWork():
                     await _delete(work, kube=kube, caches=caches)
                     return
@@ -87,8 +89,21 @@ async def carry_out(
         await _record(note, work, kube=kube, now=now)
 
 
-def _executor(handlers: Mapping[str, Handler], work: Work) -> str:
-    return handlers[work.work_type].executor
+def _resource(handler: Handler, kind: str) -> Resource:
+    return next(each for each in handler.kinds if each.kind == kind)
+
+
+async def _cancel(
+    cancellation: Cancellation, resource: Resource, work: Work, *, kube: KubeClient
+) -> None:
+    """Ask an object to stop, on the condition that it still is as it was seen: running."""
+    name, version = cancellation.name, cancellation.resource_version
+    if cancellation.patch is None:
+        await kube.delete(resource, work.namespace, name, resource_version=version)
+        return
+    given = cancellation.patch.get("metadata") or {}
+    patch = {**cancellation.patch, "metadata": {**given, "resourceVersion": version}}
+    await _unless_gone(kube.merge_patch(resource, work.namespace, name, patch))
 
 
 async def _create(
@@ -97,7 +112,7 @@ async def _create(
     status: WorkStatus,
     *,
     kube: KubeClient,
-    executor: str,
+    handler: Handler,
 ) -> WorkStatus:
     """Create objects; return the status with the executor's uid in it, if it is among them."""
     # The cache may be behind: a finished or deleted Work must not be started again.
@@ -106,8 +121,9 @@ async def _create(
         raise KubeConflict(f"{work.name} has changed since it was observed")
 
     for manifest in manifests:
-        created = await _create_or_adopt(manifest, work, kube=kube)
-        if manifest["kind"] == executor:
+        resource = _check_made(manifest, work, handler)
+        created = await _create_or_adopt(manifest, resource, work, kube=kube)
+        if manifest["kind"] == handler.executor:
             status = replace(
                 status,
                 attempts=tuple(
@@ -120,10 +136,35 @@ async def _create(
     return status
 
 
-async def _create_or_adopt(manifest: Manifest, work: Work, *, kube: KubeClient) -> Manifest:
-    resource, name = resource_of(manifest), manifest["metadata"]["name"]
+def _check_made(manifest: Manifest, work: Work, handler: Handler) -> Resource:
+    """
+    Return what a manifest is one of; refuse what no handler may make, whatever it is.
+
+    Handlers may be anybody's, and what they render begins with what the broker sent.
+    """
+    metadata = manifest["metadata"]
+    for each in handler.kinds:
+        if (each.api_version, each.kind) == (manifest["apiVersion"], manifest["kind"]):
+            owners = [owner.get("uid") for owner in metadata.get("ownerReferences") or ()]
+            if (
+                metadata.get("namespace") == work.namespace
+                and owners == [work.uid]
+                and not metadata.get("finalizers")
+                and is_of_attempt(manifest, work, work.attempt)
+            ):
+                return each
+    raise _Refused(
+        f"{manifest['kind']} {metadata.get('name')}: the handler of {work.work_type} may not "
+        "make this"
+    )
+
+
+async def _create_or_adopt(
+    manifest: Manifest, resource: Resource, work: Work, *, kube: KubeClient
+) -> Manifest:
+    name = manifest["metadata"]["name"]
     try:
-        return await kube.create(resource, work.namespace, manifest)
+        created = await kube.create(resource, work.namespace, manifest)
     except (KubeInvalid, KubeForbidden) as error:
         raise _Refused(f"{manifest['kind']} {name}: {error}") from error
     except KubeAlreadyExists:
@@ -134,6 +175,31 @@ async def _create_or_adopt(manifest: Manifest, work: Work, *, kube: KubeClient) 
             f"{manifest['kind']} {name} exists in {work.namespace} and belongs to somebody "
             "else; give the template another name"
         ) from None
+    lost = _lost_field(manifest.get("spec"), created.get("spec"), "spec")
+    if lost is not None:
+        # Better no build than one without what was asked for.
+        await kube.delete(resource, work.namespace, name, uid=created["metadata"]["uid"])
+        raise _Refused(f"{manifest['kind']} {name}: this cluster's {resource} knows no {lost}")
+    return created
+
+
+def _lost_field(given: Any, kept: Any, path: str) -> str | None:
+    """Return the path of something that the API server has dropped; None if it kept all."""
+    if isinstance(given, Mapping):
+        if not isinstance(kept, Mapping):
+            return path if given else None
+        found = (
+            _lost_field(value, kept.get(key), f"{path}.{key}")
+            for key, value in given.items()
+            if value is not None
+        )
+        return next((each for each in found if each is not None), None)
+    if isinstance(given, list) and isinstance(kept, list) and len(given) == len(kept):
+        found = (
+            _lost_field(value, kept[index], f"{path}[{index}]") for index, value in enumerate(given)
+        )
+        return next((each for each in found if each is not None), None)
+    return path if kept is None else None
 
 
 def _belongs_to(manifest: Manifest, work: Work) -> bool:
@@ -174,10 +240,12 @@ async def _write_status(work: Work, status: WorkStatus, *, kube: KubeClient) -> 
 
 async def _delete(work: Work, *, kube: KubeClient, caches: Caches) -> None:
     """Delete the attempts' objects, then the Work; owner references are the backstop."""
-    for informer in caches.objects.values():
-        for name, manifest in list(informer.cache.items()):
-            if (manifest["metadata"].get("labels") or {}).get(LABEL_WORK) == work.name:
-                await kube.delete(informer.resource, work.namespace, name)
+    by_kind = {(each.api_version, each.kind): each for each in caches.made}
+    for manifest in caches.objects_of(work.name):
+        resource = by_kind.get((manifest["apiVersion"], manifest["kind"]))
+        if resource is not None:
+            metadata = manifest["metadata"]
+            await kube.delete(resource, work.namespace, metadata["name"], uid=metadata["uid"])
     await kube.delete(WORKS, work.namespace, work.name, uid=work.uid)
 
 

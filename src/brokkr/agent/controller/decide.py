@@ -24,6 +24,15 @@ reads no clock and logs nothing.  :mod:`brokkr.agent.controller.loop` observes, 
 # a TTL, deleted it.  Creating it again under the same number could build and push twice;
 # so it counts as a failed attempt, which may be retried under the next number.
 #
+# Note [Stopping takes three steps]
+#
+# An attempt is stopped because somebody has cancelled the Work, or because the attempt
+# did not end in its time (Shipwright has states without an end).  First it is asked, once,
+# and the time of asking is recorded.  If it has not ended a grace later, those who were
+# nearer to it may know how it ended (the verdict's ``if_stuck``).  If nobody knows, its
+# executor is deleted, and what it runs goes with it.  Only when it is gone is the attempt
+# judged: the next one must not run beside it.
+#
 # Note [Waiting survives a restart]
 #
 # A retry's due time is ``status.retry_at``, in the cluster, and not a timer in this
@@ -33,44 +42,57 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import assert_never
 
-from brokkr.agent.controller.conditions import (
-    REFUSED,
-    TEMPLATE_APPLIED,
-    TEMPLATE_SUCCEEDED,
-    find_condition,
-    with_condition,
+from brokkr.agent.controller.conditions import REFUSED, TEMPLATE_APPLIED, find_condition
+from brokkr.agent.controller.failures import (
+    ATTEMPT_MISSING,
+    DEADLINE_EXCEEDED,
+    TEMPLATE_REFUSED,
+    own_failure,
 )
 from brokkr.agent.controller.plan import (
     CancelAttempt,
     CreateObjects,
+    DeleteAttempt,
     DeleteWork,
     Note,
     Plan,
+)
+from brokkr.agent.controller.record import (
+    attempt_of,
+    closed,
+    cut,
+    ended,
+    find_attempt,
+    judged,
+    under_way,
+    with_attempt,
 )
 from brokkr.agent.handlers.protocol import Cancellation
 from brokkr.agent.handlers.verdict import (
     Cancelled,
     Failed,
     Incomplete,
-    Retry,
     Running,
     Succeeded,
     Verdict,
 )
 from brokkr.work.backoff import Backoff
-from brokkr.work.model import Attempt, Condition, Phase, Work, WorkStatus
-from brokkr.work.names import attempt_name
-
-MAX_MESSAGE = 1024
+from brokkr.work.model import Attempt, Phase, Work
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """The settings that decisions depend on."""
+    """
+    The settings that decisions depend on.
+
+    Attributes:
+        stop_grace: How long an attempt that was told to stop may take to do so.
+    """
 
     backoff: Backoff
     keep_succeeded: timedelta
     keep_failed: timedelta
+    stop_grace: timedelta = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,8 +102,8 @@ class Seen:
     Attributes:
         executor_uid: The uid of the object that executes the attempt; None if there is
             no such object.
-        cancellation: What to patch if the attempt is to stop; None if nothing runs, or
-            if it has been asked already.
+        cancellation: What asks the attempt to stop; None if nothing runs, or if it has
+            been asked already.
     """
 
     work: Work
@@ -104,19 +126,23 @@ def decide(seen: Seen, *, now: datetime, policy: Policy) -> Plan:
         return _clean_up(work, now=now, policy=policy)
     if work.cancel_requested and seen.executor_uid is None and not _is_over(seen.verdict):
         return _cancel(work, work.cancel_reason, now=now)
+    return _follow(seen, _effective_verdict(seen), now=now, policy=policy)
 
-    match _effective_verdict(seen):
-        case Incomplete() as verdict:
+
+def _follow(seen: Seen, verdict: Verdict, *, now: datetime, policy: Policy) -> Plan:
+    work = seen.work
+    match verdict:
+        case Incomplete():
             return _start_when_due(work, verdict, now=now)
-        case Running() as verdict:
-            return _keep_watching(seen, verdict, now=now)
-        case Succeeded() as verdict:
+        case Running():
+            return _keep_watching(seen, verdict, now=now, policy=policy)
+        case Succeeded():
             return _succeed(work, verdict, now=now)
-        case Failed() as verdict:
+        case Failed():
             return _retry_or_fail(work, verdict, now=now, policy=policy)
-        case Cancelled() as verdict:
+        case Cancelled():
             return _cancel(work, work.cancel_reason or verdict.message, now=now)
-        case _ as verdict:
+        case _:
             assert_never(verdict)
 
 
@@ -126,25 +152,32 @@ def _is_over(verdict: Verdict) -> bool:
 
 def _effective_verdict(seen: Seen) -> Verdict:
     """Let what is recorded speak before what is merely not there."""
-    work = seen.work
+    work, verdict = seen.work, seen.verdict
     refused = find_condition(work.status.conditions, TEMPLATE_APPLIED)
     if refused is not None and refused.reason == REFUSED:
-        return Failed(reason="TemplateRefused", message=refused.message, retry=Retry.NEVER)
+        return own_failure(TEMPLATE_REFUSED, refused.message)
 
-    recorded = _current_attempt(work)
+    recorded = find_attempt(work)
     if (
         recorded is not None
         and recorded.uid is not None
         and recorded.uid != seen.executor_uid
-        and not _is_over(seen.verdict)
+        and not _is_over(verdict)
     ):
         # See Note [A vanished attempt is not a new attempt].
-        return Failed(
-            reason="AttemptMissing",
-            message=f"{recorded.name} was deleted before it ended",
-            retry=Retry.ALWAYS,
-        )
-    return seen.verdict
+        gone = f"{recorded.name} was deleted before it ended"
+        verdict = Cancelled(message=gone, unasked=own_failure(ATTEMPT_MISSING, gone))
+    if isinstance(verdict, Cancelled) and not work.cancel_requested:
+        return _unasked(recorded, verdict)
+    return verdict
+
+
+def _unasked(recorded: Attempt | None, verdict: Cancelled) -> Failed:
+    """Tell a stop for the deadline's sake from one that nobody here has asked for."""
+    if recorded is None or recorded.stopping_at is None:
+        return verdict.unasked
+    late = own_failure(DEADLINE_EXCEEDED, "it did not end in time, and was stopped")
+    return replace(late, result=verdict.unasked.result)
 
 
 def _start_when_due(work: Work, verdict: Incomplete, *, now: datetime) -> Plan:
@@ -153,63 +186,91 @@ def _start_when_due(work: Work, verdict: Incomplete, *, now: datetime) -> Plan:
     if due is not None and now < due:
         return Plan(status=work.status, requeue_after=due - now)
 
-    is_new = _current_attempt(work) is None
-    status = _with_attempt(work.status, _attempt(work, now=now))
-    status = replace(
-        status,
-        phase=Phase.RUNNING,
-        retry_at=None,
-        reason="AttemptStarted",
-        message=f"attempt {work.attempt} of {work.max_retries + 1}: {verdict.message}",
-        started_at=work.status.started_at or now,
-        observed_generation=work.generation,
-        conditions=_applied(work.status, now=now),
+    number = f"attempt {work.attempt} of {work.max_retries + 1}"
+    status = under_way(
+        work,
+        attempt_of(work, now=now),
+        "AttemptStarted",
+        f"{number}: {verdict.message}",
+        now=now,
     )
-    started = Note(
-        reason="AttemptStarted", message=f"attempt {work.attempt} of {work.max_retries + 1}"
-    )
+    is_new = find_attempt(work) is None
     return Plan(
         actions=(CreateObjects(verdict.create),),
         status=status,
-        notes=(started,) if is_new else (),
+        notes=(Note(reason="AttemptStarted", message=number),) if is_new else (),
     )
 
 
-def _keep_watching(seen: Seen, verdict: Running, *, now: datetime) -> Plan:
+def _keep_watching(seen: Seen, verdict: Running, *, now: datetime, policy: Policy) -> Plan:
     """
-    Record progress and wait for the watch to report the end.
+    Record progress and wait for the watch to report the end; stop it if it is to stop.
 
     Everything that the start recorded is recorded here too: its status write may not
     have happened.
     """
     work = seen.work
-    attempt = replace(_attempt(work, now=now), uid=seen.executor_uid)
-    status = replace(
-        _with_attempt(work.status, attempt),
-        phase=Phase.RUNNING,
-        retry_at=None,
-        reason="AttemptRunning",
-        message=f"attempt {work.attempt} of {work.max_retries + 1}: {verdict.message}",
-        started_at=work.status.started_at or now,
-        observed_generation=work.generation,
-        conditions=_applied(work.status, now=now),
-    )
-    if work.cancel_requested and seen.cancellation is not None:
-        return Plan(
-            status=replace(status, reason="Cancelling", message=work.cancel_reason),
-            actions=(CancelAttempt(seen.cancellation),),
-            notes=(Note(reason="Cancelling", message=work.cancel_reason),),
+    attempt = replace(attempt_of(work, now=now), uid=seen.executor_uid)
+    left = _time_left(attempt, verdict, now=now)
+    is_late = left is not None and left <= timedelta(0)
+    if seen.executor_uid is None and is_late:
+        failure = own_failure(
+            DEADLINE_EXCEEDED, f"within {verdict.limit} it came no further than: {verdict.message}"
         )
-    return Plan(status=status)
+        plan = _retry_or_fail(work, failure, now=now, policy=policy)
+        # There may be one that is not seen yet; it must not run beside the next attempt.
+        return replace(plan, actions=(DeleteAttempt(),))
+
+    if work.cancel_requested or is_late or attempt.stopping_at is not None:
+        return _stop(seen, verdict, attempt, now=now, policy=policy)
+    message = f"attempt {work.attempt} of {work.max_retries + 1}: {verdict.message}"
+    return Plan(
+        status=under_way(work, attempt, "AttemptRunning", message, now=now), requeue_after=left
+    )
+
+
+def _time_left(attempt: Attempt, verdict: Running, *, now: datetime) -> timedelta | None:
+    if verdict.limit is None or attempt.started_at is None:
+        return None
+    return attempt.started_at + verdict.limit - now
+
+
+def _stop(seen: Seen, verdict: Running, attempt: Attempt, *, now: datetime, policy: Policy) -> Plan:
+    """See Note [Stopping takes three steps]."""
+    work = seen.work
+    reason, message = (
+        ("Cancelling", work.cancel_reason)
+        if work.cancel_requested
+        else (DEADLINE_EXCEEDED, f"not over after {verdict.limit}: {verdict.message}")
+    )
+    is_new = attempt.stopping_at is None
+    since = attempt.stopping_at or now
+    left = since + policy.stop_grace - now
+    if left <= timedelta(0) and verdict.if_stuck is not None:
+        stuck = replace(seen, verdict=verdict.if_stuck)
+        return _follow(stuck, _effective_verdict(stuck), now=now, policy=policy)
+
+    ask = () if seen.cancellation is None else (CancelAttempt(seen.cancellation),)
+    status = under_way(work, replace(attempt, stopping_at=since), reason, message, now=now)
+    return Plan(
+        actions=ask if left > timedelta(0) else (DeleteAttempt(),),
+        status=status,
+        notes=(Note(reason=reason, message=message, is_warning=not work.cancel_requested),)
+        if is_new
+        else (),
+        requeue_after=max(left, timedelta(seconds=1)),
+    )
 
 
 def _succeed(work: Work, verdict: Succeeded, *, now: datetime) -> Plan:
+    status = ended(work, Phase.SUCCEEDED, verdict.reason, verdict.message, now=now)
+    warnings = verdict.result.get("warnings", ())
     return Plan(
-        status=replace(
-            _ended(work, Phase.SUCCEEDED, verdict.reason, verdict.message, now=now),
-            result=verdict.result,
+        status=replace(status, result=verdict.result),
+        notes=(
+            *(Note(reason="Warning", message=each, is_warning=True) for each in warnings),
+            Note(reason=verdict.reason, message=verdict.message),
         ),
-        notes=(Note(reason=verdict.reason, message=verdict.message),),
     )
 
 
@@ -222,20 +283,22 @@ def _retry_or_fail(work: Work, verdict: Failed, *, now: datetime, policy: Policy
     retry = work.status.retries + 1
     delay = policy.backoff.delay(retry)
     seconds = f"{delay.total_seconds():g} s"
-    attempt = _closed(work, verdict.reason, verdict.message, retryable=True, now=now)
+    attempt = closed(
+        work, verdict.reason, verdict.message, now=now, failure=verdict, retryable=True
+    )
     status = replace(
-        _with_attempt(work.status, attempt),
+        with_attempt(work.status, attempt),
         phase=Phase.PENDING,
         retries=retry,
         retry_at=now + delay,
         reason=verdict.reason,
-        message=_cut(f"attempt {retry} failed, retrying in {seconds}: {verdict.message}"),
+        message=cut(f"attempt {retry} failed, retrying in {seconds}: {verdict.message}"),
         started_at=work.status.started_at or now,
         observed_generation=work.generation,
     )
     return Plan(
         requeue_after=delay,
-        status=_judged(status, None, verdict.reason, verdict.message, now=now),
+        status=judged(status, None, verdict.reason, verdict.message, now=now),
         notes=(
             Note(
                 reason=verdict.reason,
@@ -248,13 +311,13 @@ def _retry_or_fail(work: Work, verdict: Failed, *, now: datetime, policy: Policy
 
 
 def _is_worth_retrying(work: Work, verdict: Failed) -> bool:
-    match verdict.retry:
-        case Retry.ALWAYS:
-            return True
-        case Retry.NEVER:
-            return False
-        case Retry.ONCE:
-            return all(each.reason != verdict.reason for each in _earlier_attempts(work))
+    limit = verdict.retry.limit
+    before = sum(
+        each.failure_class == verdict.failure_class
+        for each in work.status.attempts
+        if each.number < work.attempt
+    )
+    return limit is None or before < limit
 
 
 def _fail(work: Work, verdict: Failed, *, retryable: bool, now: datetime) -> Plan:
@@ -262,7 +325,15 @@ def _fail(work: Work, verdict: Failed, *, retryable: bool, now: datetime) -> Pla
     message = verdict.message
     if exhausted:
         message = f"retries exhausted after {work.attempt} attempts: {message}"
-    status = _ended(work, Phase.FAILED, verdict.reason, message, retryable=retryable, now=now)
+    status = ended(
+        work,
+        Phase.FAILED,
+        verdict.reason,
+        message,
+        now=now,
+        failure=verdict,
+        retryable=retryable,
+    )
     return Plan(
         status=replace(status, result=verdict.result),
         notes=(Note(reason=verdict.reason, message=message, is_warning=True),),
@@ -271,7 +342,7 @@ def _fail(work: Work, verdict: Failed, *, retryable: bool, now: datetime) -> Pla
 
 def _cancel(work: Work, message: str, *, now: datetime) -> Plan:
     return Plan(
-        status=_ended(work, Phase.CANCELLED, "Cancelled", message, now=now),
+        status=ended(work, Phase.CANCELLED, "Cancelled", message, now=now),
         notes=(Note(reason="Cancelled", message=message),),
     )
 
@@ -285,98 +356,3 @@ def _clean_up(work: Work, *, now: datetime, policy: Policy) -> Plan:
     if left > timedelta(0):
         return Plan(status=work.status, requeue_after=left)
     return Plan(status=work.status, actions=(DeleteWork(),))
-
-
-def _ended(
-    work: Work,
-    phase: Phase,
-    reason: str,
-    message: str,
-    *,
-    now: datetime,
-    retryable: bool | None = None,
-) -> WorkStatus:
-    """Close the current attempt, if there is one, and the Work with it."""
-    status = work.status
-    if _current_attempt(work) is not None or phase is not Phase.CANCELLED:
-        status = _with_attempt(status, _closed(work, reason, message, retryable=retryable, now=now))
-    status = replace(
-        status,
-        phase=phase,
-        retry_at=None,
-        reason=reason,
-        message=_cut(message),
-        started_at=status.started_at or now,
-        completed_at=now,
-        observed_generation=work.generation,
-    )
-    return _judged(status, phase is Phase.SUCCEEDED, reason, message, now=now)
-
-
-def _judged(
-    status: WorkStatus, succeeded: bool | None, reason: str, message: str, *, now: datetime
-) -> WorkStatus:
-    conditions = with_condition(
-        status.conditions,
-        TEMPLATE_SUCCEEDED,
-        status=succeeded,
-        reason=reason,
-        message=_cut(message),
-        now=now,
-    )
-    return replace(status, conditions=conditions)
-
-
-def _applied(status: WorkStatus, *, now: datetime) -> tuple[Condition, ...]:
-    conditions = with_condition(
-        status.conditions,
-        TEMPLATE_APPLIED,
-        status=True,
-        reason="Applied",
-        message="the cluster has taken the template",
-        now=now,
-    )
-    return with_condition(
-        conditions,
-        TEMPLATE_SUCCEEDED,
-        status=None,
-        reason="AttemptRunning",
-        message="an attempt is under way",
-        now=now,
-    )
-
-
-def _current_attempt(work: Work) -> Attempt | None:
-    return next((each for each in work.status.attempts if each.number == work.attempt), None)
-
-
-def _earlier_attempts(work: Work) -> tuple[Attempt, ...]:
-    return tuple(each for each in work.status.attempts if each.number < work.attempt)
-
-
-def _attempt(work: Work, *, now: datetime) -> Attempt:
-    """Return the record of the current attempt, begun now if there is none yet."""
-    return _current_attempt(work) or Attempt(
-        number=work.attempt, name=attempt_name(work.name, work.attempt), started_at=now
-    )
-
-
-def _closed(
-    work: Work, reason: str, message: str, *, retryable: bool | None, now: datetime
-) -> Attempt:
-    return replace(
-        _attempt(work, now=now),
-        ended_at=now,
-        reason=reason,
-        message=_cut(message),
-        retryable=retryable,
-    )
-
-
-def _with_attempt(status: WorkStatus, attempt: Attempt) -> WorkStatus:
-    others = tuple(each for each in status.attempts if each.number != attempt.number)
-    return replace(status, attempts=(*others, attempt))
-
-
-def _cut(message: str) -> str:
-    return message if len(message) <= MAX_MESSAGE else message[: MAX_MESSAGE - 1] + "…"

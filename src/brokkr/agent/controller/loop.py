@@ -14,14 +14,17 @@ import structlog
 
 from brokkr.agent.controller.act import carry_out
 from brokkr.agent.controller.caches import Caches
-from brokkr.agent.controller.decide import Policy, decide
+from brokkr.agent.controller.decide import Policy, Seen, decide
 from brokkr.agent.controller.observe import observe
 from brokkr.agent.controller.workqueue import Workqueue, work_off
 from brokkr.agent.handlers.protocol import Handler
+from brokkr.agent.handlers.verdict import Running
 from brokkr.agent.kube.client import KubeClient
+from brokkr.agent.kube.errors import KubeError
 from brokkr.agent.log_fields import about
+from brokkr.agent.metrics import Metrics
 from brokkr.work.errors import InvalidWork
-from brokkr.work.model import Work
+from brokkr.work.model import Phase, Work, WorkStatus
 
 log = structlog.get_logger()
 
@@ -42,6 +45,8 @@ class Controller:
         clock: Callable[[], datetime],
         workqueue: Workqueue,
         resync_interval: timedelta,
+        metrics: Metrics,
+        on_step: Callable[[str], None] = lambda _: None,
     ) -> None:
         """
         Put a controller together; :meth:`run` starts it.
@@ -51,6 +56,7 @@ class Controller:
             is_held: Whether the broker has confirmed, to this process, that the claim on
                 the resource is this agent's.  Anybody who may create Works can forge
                 labels; without the confirmation nothing is started.
+            on_step: Called with the name of a Work whose attempt has come to another step.
         """
         self._kube = kube
         self._caches = caches
@@ -59,6 +65,9 @@ class Controller:
         self._is_held = is_held
         self._clock = clock
         self._resync_interval = resync_interval
+        self._metrics = metrics
+        self._on_step = on_step
+        self._steps: dict[str, str] = {}
         self.workqueue = workqueue
         self.last_looked_at: dict[str, datetime] = {}
 
@@ -75,8 +84,19 @@ class Controller:
                 self.workqueue.add(name)
             await asyncio.sleep(self._resync_interval.total_seconds())
 
+    def step_of(self, name: str) -> str:
+        """Return what a Work's attempt does now, in one word; empty if that is not known."""
+        return self._steps.get(name, "")
+
     async def reconcile(self, name: str) -> timedelta | None:
         """Go once through observe, decide, act; say when to look again."""
+        with (
+            self._metrics.reconcile_seconds.time(),
+            self._metrics.reconcile_errors.count_exceptions(KubeError),
+        ):
+            return await self._reconcile(name)
+
+    async def _reconcile(self, name: str) -> timedelta | None:
         try:
             seen = await observe(
                 name, kube=self._kube, caches=self._caches, handlers=self._handlers
@@ -86,6 +106,7 @@ class Controller:
             return None
         if seen is None:  # deleted meanwhile
             self.last_looked_at.pop(name, None)
+            self._steps.pop(name, None)
             return None
 
         structlog.contextvars.bind_contextvars(**about(seen.work))
@@ -102,7 +123,25 @@ class Controller:
             handlers=self._handlers,
             now=now,
         )
+        self._count(seen.work, plan.status)
+        self._note_step(seen)
         return plan.requeue_after
+
+    def _count(self, work: Work, status: WorkStatus) -> None:
+        """Count the attempt that this look has found to be over, if it has."""
+        over = {each.number for each in work.status.attempts if each.ended_at is not None}
+        for attempt in status.attempts:
+            if attempt.ended_at is not None and attempt.number not in over:
+                outcome = {Phase.SUCCEEDED: "succeeded", Phase.CANCELLED: "cancelled"}
+                self._metrics.attempts.labels(
+                    work.work_type, outcome.get(status.phase, "failed"), attempt.failure_class
+                ).inc()
+
+    def _note_step(self, seen: Seen) -> None:
+        step = seen.verdict.step if isinstance(seen.verdict, Running) else ""
+        if step != self.step_of(seen.work.name):
+            self._steps[seen.work.name] = step
+            self._on_step(seen.work.name)
 
     def _may_touch(self, work: Work) -> bool:
         """Start nothing without the broker's word; stopping and cleaning up need none."""

@@ -23,11 +23,16 @@ class CancelAttempt:
 
 
 @dataclass(frozen=True, slots=True)
+class DeleteAttempt:
+    """Delete the object that executes the current attempt, if there is one; it stops with it."""
+
+
+@dataclass(frozen=True, slots=True)
 class DeleteWork:
     """Delete the Work resource; what it owns goes with it."""
 
 
-Action: TypeAlias = CreateObjects | CancelAttempt | DeleteWork
+Action: TypeAlias = CreateObjects | CancelAttempt | DeleteAttempt | DeleteWork
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

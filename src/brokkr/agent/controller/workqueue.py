@@ -40,6 +40,10 @@ class Workqueue:
         self._failures: dict[str, int] = {}
         self._available = asyncio.Event()
 
+    def __len__(self) -> int:
+        """Return how many keys wait to be taken now."""
+        return len(self._waiting)
+
     def add(self, key: str) -> None:
         """Add a key, unless it waits already."""
         self._cancel_later(key)

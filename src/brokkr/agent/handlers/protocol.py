@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from brokkr.agent.handlers.verdict import Evidence, Verdict
+from brokkr.agent.handlers.verdict import Evidence, Unclear, Verdict
 from brokkr.agent.kinds import Resource
 from brokkr.work.model import Manifest, Work
 
@@ -77,7 +77,7 @@ class Handler(Protocol):
 
     def assess(
         self, work: Work, attempt: int, seen: Sequence[Manifest], evidence: Evidence
-    ) -> Verdict:
+    ) -> Verdict | Unclear:
         """
         Say what the objects of this attempt, as read from the cluster, have come to.
 

@@ -18,6 +18,11 @@ class Retry(Enum):
     TWICE = "retried twice"
     ALWAYS = "retryable"
 
+    @property
+    def limit(self) -> int | None:
+        """Return how many failures of a class are forgiven; None if any number is."""
+        return {Retry.NEVER: 0, Retry.ONCE: 1, Retry.TWICE: 2, Retry.ALWAYS: None}[self]
+
 
 @dataclass(frozen=True, slots=True)
 class ObjectLookup:
@@ -110,4 +115,4 @@ class Cancelled:
     unasked: Failed
 
 
-Verdict: TypeAlias = Incomplete | Running | Unclear | Succeeded | Failed | Cancelled
+Verdict: TypeAlias = Incomplete | Running | Succeeded | Failed | Cancelled

@@ -19,6 +19,7 @@ from typing import Any, Final, Self, TypeAlias
 
 import aiohttp
 
+from brokkr.agent.kinds import PODS, Resource
 from brokkr.agent.kube.config import KubeConfig
 from brokkr.agent.kube.errors import (
     KubeError,
@@ -27,7 +28,6 @@ from brokkr.agent.kube.errors import (
     KubeUnavailable,
     error_of,
 )
-from brokkr.agent.kinds import Resource
 from brokkr.work.model import Manifest
 
 FIELD_MANAGER: Final = "brokkr-agent"
@@ -115,7 +115,32 @@ class KubeClient:
         Raises:
             KubeAlreadyExists: Its name is taken.
         """
-        return await self._json("POST", resource.path(namespace), body=manifest)
+        return await self._json(
+            "POST",
+            resource.path(namespace),
+            # Servers before 1.25 know no such parameter, and drop unknown fields silently.
+            params={"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"},
+            body=manifest,
+        )
+
+    async def read_log(
+        self, namespace: str, pod: str, container: str, *, lines: int, max_bytes: int
+    ) -> str:
+        """
+        Return the end of what a container has said.
+
+        Raises:
+            KubeError: There is no such pod any more, its node is away, or the like.
+        """
+        params = {
+            "container": container,
+            "tailLines": str(lines),
+            "limitBytes": str(max_bytes),
+        }
+        async with self._response(
+            "GET", PODS.path(namespace, pod, "log"), params=params
+        ) as response:
+            return (await response.content.read(max_bytes)).decode(errors="replace")
 
     async def apply(
         self,

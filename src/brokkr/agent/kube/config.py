@@ -25,10 +25,15 @@ _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KubeConfig:
-    """One API server, and who we are there."""
+    """One API server, and who we are there.
+
+    Attributes:
+        own_namespace: The namespace of the pod we run in; None outside of pods.
+    """
 
     server: str
     tls: ssl.SSLContext | None = None
+    own_namespace: str | None = None
     credentials: Credentials = field(default_factory=lambda: FixedToken(None))
 
     @classmethod
@@ -60,6 +65,7 @@ def _in_cluster() -> KubeConfig:
     return KubeConfig(
         server=f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}",
         tls=ssl.create_default_context(cadata=_read(_SERVICE_ACCOUNT / "ca.crt").decode()),
+        own_namespace=_read(_SERVICE_ACCOUNT / "namespace").decode().strip(),
         credentials=TokenFile(_SERVICE_ACCOUNT / "token"),
     )
 

@@ -27,9 +27,15 @@ from typing import Any, Final
 
 import structlog
 
-from brokkr.agent.kube.client import KubeClient
-from brokkr.agent.kube.errors import KubeError, KubeExpired, KubeUnavailable
 from brokkr.agent.kinds import Resource
+from brokkr.agent.kube.client import KubeClient
+from brokkr.agent.kube.errors import (
+    KubeError,
+    KubeExpired,
+    KubeForbidden,
+    KubeKindUnknown,
+    KubeUnavailable,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -68,11 +74,14 @@ class Informer:
         on_event: Called after each change of the cache, with ADDED, MODIFIED or DELETED
             and the object.  It must be quick and must not raise.
         keep: Makes of an object what is worth caching; name, uid and resource version are.
+        on_restart: Called with the kind each time a watch broke or must begin with a list.
 
     Attributes:
         resource: The kind.
         cache: The objects by name; by namespace/name if all namespaces are looked at.
-        synced: Set once the first list is in.
+        synced: Set while the cache is what a list and its watch have said: once the first
+            list is in, and not while the server does not serve the kind.
+        settled: Set once the first list is in, or is known not to be had for now.
     """
 
     def __init__(
@@ -84,16 +93,19 @@ class Informer:
         label_selector: str | None = None,
         on_event: Callable[[str, dict[str, Any]], None],
         keep: Callable[[dict[str, Any]], dict[str, Any]] = _whole,
+        on_restart: Callable[[Resource], None] = lambda _: None,
         timing: Timing = _PATIENCE,
     ) -> None:
         self.cache: dict[str, dict[str, Any]] = {}
         self.synced = asyncio.Event()
+        self.settled = asyncio.Event()
         self._kube = kube
         self.resource = resource
         self._namespace = namespace
         self._label_selector = label_selector
         self._on_event = on_event
         self._keep = keep
+        self._on_restart = on_restart
         self._timing = timing
         self._version: str | None = None
         self._bad_rounds = 0
@@ -108,14 +120,25 @@ class Informer:
                 await self._round()
             except KubeExpired:
                 self._version = None
+                self._on_restart(self.resource)
+            except (KubeKindUnknown, KubeForbidden) as error:
+                # What there was may be gone with the kind; only a new list can tell.
+                self._version = None
+                self.synced.clear()
+                self.settled.set()
+                self._complain(error)
             except KubeError as error:
                 if isinstance(error, KubeUnavailable):
                     retry_after = error.retry_after or retry_after
-                log.warning("watch interrupted", resource=str(self.resource), error=str(error))
+                self._complain(error)
             if clock() - started_at >= self._timing.steady.total_seconds():
                 self._bad_rounds = 0
             await asyncio.sleep(max(self._pause(), retry_after.total_seconds()))
             self._bad_rounds += 1
+
+    def _complain(self, error: KubeError) -> None:
+        self._on_restart(self.resource)
+        log.warning("watch interrupted", resource=str(self.resource), error=str(error))
 
     async def _round(self) -> None:
         """Watch until the stream ends, from where the last one ended or from a new list."""
@@ -152,6 +175,7 @@ class Informer:
                 self._take("MODIFIED", new)
         self._version = version
         self.synced.set()
+        self.settled.set()
 
     def _take(self, kind: str, manifest: dict[str, Any]) -> None:
         kept = self._keep(manifest)

@@ -8,7 +8,6 @@ reasons that Shipwright gives and in its order, or makes a job of it.  Writes no
 from dataclasses import dataclass
 from datetime import timedelta
 
-from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kinds import (
     BUILD_STRATEGIES,
     BUILDS,
@@ -16,6 +15,7 @@ from brokkr.agent.kinds import (
     SECRETS,
     SERVICE_ACCOUNTS,
 )
+from brokkr.agent.kube.client import KubeClient
 from brokkr.local.build_runner.job import BuildJob
 from brokkr.local.build_runner.parameters import (
     find_missing,

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import structlog
 
+from brokkr.agent.kinds import BUILD_RUNS, Resource
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.errors import KubeConflict, KubeNotFound, KubeUnavailable
-from brokkr.agent.kinds import BUILD_RUNS, Resource
 from brokkr.local.build_runner import status as statuses
 from brokkr.work.model import Manifest
 

@@ -28,9 +28,6 @@ from typing import Any
 import structlog
 import yaml
 
-from brokkr.agent.kube.client import KubeClient
-from brokkr.agent.kube.errors import KubeError
-from brokkr.agent.kube.informer import Informer
 from brokkr.agent.kinds import (
     BUILD_RUNS,
     BUILDS,
@@ -38,6 +35,9 @@ from brokkr.agent.kinds import (
     SECRETS,
     Resource,
 )
+from brokkr.agent.kube.client import KubeClient
+from brokkr.agent.kube.errors import KubeError
+from brokkr.agent.kube.informer import Informer
 from brokkr.local.build_runner import status as statuses
 from brokkr.local.build_runner.admission import admit, check_build
 from brokkr.local.build_runner.executions import Executions

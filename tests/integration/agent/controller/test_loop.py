@@ -14,8 +14,9 @@ from brokkr.agent.controller.loop import Controller
 from brokkr.agent.controller.workqueue import Workqueue
 from brokkr.agent.handlers.build.manifests import BuildDefaults
 from brokkr.agent.handlers.registry import handlers
-from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kinds import BUILD_RUNS, BUILDS, CONFIG_MAPS, EVENTS, WORKS
+from brokkr.agent.kube.client import KubeClient
+from brokkr.agent.metrics import Metrics
 from brokkr.agent.resources import create_work, mark_acknowledged, mark_cancelled
 from brokkr.wire.bodies import ClaimBody
 from brokkr.wire.custom_resource import render_spec, work_from_resource
@@ -79,18 +80,24 @@ async def watching(kube: KubeClient, namespace: str) -> AsyncIterator[tuple[Cach
     """Put a controller and its caches together, as the agent's start does."""
 
     workqueue = Workqueue(jitter=lambda: 1.0)
+    kinds = handlers(BuildDefaults())
     caches = Caches(
-        kube, namespace, agent_id=AGENT_ID, kinds=(BUILDS, BUILD_RUNS), on_change=workqueue.add
+        kube,
+        namespace,
+        agent_id=AGENT_ID,
+        handlers=kinds.values(),
+        on_change=workqueue.add,
     )
     controller = Controller(
         kube=kube,
         caches=caches,
-        handlers=handlers(BuildDefaults()),
+        handlers=kinds,
         policy=POLICY,
         is_held=lambda _: True,
         clock=now,
         workqueue=workqueue,
         resync_interval=timedelta(seconds=1),
+        metrics=Metrics(),
     )
     watching = asyncio.create_task(caches.run())
     await caches.until_synced()

@@ -5,6 +5,15 @@ from uuid import uuid4
 
 import pytest
 
+from brokkr.agent.kinds import (
+    CONFIG_MAPS,
+    ROLE_BINDINGS,
+    ROLES,
+    SECRETS,
+    SERVICE_ACCOUNTS,
+    WORKS,
+    Resource,
+)
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.config import KubeConfig
 from brokkr.agent.kube.credentials import FixedToken
@@ -17,15 +26,6 @@ from brokkr.agent.kube.errors import (
     KubeKindUnknown,
     KubeNotFound,
     KubeUnavailable,
-)
-from brokkr.agent.kinds import (
-    CONFIG_MAPS,
-    ROLE_BINDINGS,
-    ROLES,
-    SECRETS,
-    SERVICE_ACCOUNTS,
-    WORKS,
-    Resource,
 )
 from brokkr.local.control_plane import ControlPlane
 from brokkr.local.process import free_port

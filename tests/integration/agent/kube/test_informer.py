@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from brokkr.agent.kinds import CONFIG_MAPS
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.config import KubeConfig
 from brokkr.agent.kube.informer import Informer, Timing
-from brokkr.agent.kinds import CONFIG_MAPS
 from brokkr.local.process import free_port
 
 HASTY = Timing(first_pause=timedelta(milliseconds=10), longest_pause=timedelta(milliseconds=50))

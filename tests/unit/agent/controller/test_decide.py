@@ -12,7 +12,13 @@ from brokkr.agent.controller.conditions import (
     with_condition,
 )
 from brokkr.agent.controller.decide import Policy, Seen, decide
-from brokkr.agent.controller.plan import CancelAttempt, CreateObjects, DeleteWork, Plan
+from brokkr.agent.controller.plan import (
+    CancelAttempt,
+    CreateObjects,
+    DeleteAttempt,
+    DeleteWork,
+    Plan,
+)
 from brokkr.agent.handlers.protocol import Cancellation
 from brokkr.agent.handlers.verdict import (
     Cancelled,
@@ -35,11 +41,29 @@ POLICY = Policy(
 BUILD = {"kind": "Build", "metadata": {"name": "b"}}
 NEEDS_BUILD = Incomplete(create=(BUILD,), message="creating the Build")
 RUNNING = Running(message="building")
-EVICTED = Failed(reason="PodEvicted", message="the node ran full", retry=Retry.ALWAYS)
-BAD_DOCKERFILE = Failed(reason="DockerfileNotFound", message="no Dockerfile", retry=Retry.NEVER)
-PERHAPS = Failed(reason="GitError", message="it hung up", retry=Retry.ONCE)
+SLOW = Running(message="building", limit=timedelta(minutes=5))
+
+
+def a_failure(reason: str, retry: Retry, *, failure_class: str = "") -> Failed:
+    return Failed(
+        reason=reason,
+        message="it said why",
+        retry=retry,
+        failure_class=failure_class or f"ClassOf{reason}",
+    )
+
+
+EVICTED = a_failure("PodEvicted", Retry.ALWAYS)
+BAD_DOCKERFILE = a_failure("DockerfileNotFound", Retry.NEVER)
+PERHAPS = a_failure("GitError", Retry.ONCE)
+STOPPED = Cancelled(message="stopped", unasked=a_failure("BuildRunCanceled", Retry.NEVER))
 DONE = Succeeded(reason="BuildCompleted", message="built", result={"digest": "sha256:1"})
-STOP = Cancellation(kind="BuildRun", name="r", patch={"spec": {"state": "BuildRunCanceled"}})
+STOP = Cancellation(
+    kind="BuildRun",
+    name="r",
+    resource_version="9",
+    patch={"spec": {"state": "BuildRunCanceled"}},
+)
 
 
 def look(work: Work, verdict: Verdict, *, uid: str | None = None) -> Plan:
@@ -47,8 +71,14 @@ def look(work: Work, verdict: Verdict, *, uid: str | None = None) -> Plan:
     return decide(seen, now=NOON, policy=POLICY)
 
 
-def running_work(**changes: object) -> Work:
-    attempt = Attempt(number=1, name="w-a1", uid="u1", started_at=NOON - timedelta(minutes=5))
+def running_work(*, stopping_for: timedelta | None = None, **changes: object) -> Work:
+    attempt = Attempt(
+        number=1,
+        name="w-a1",
+        uid="u1",
+        started_at=NOON - timedelta(minutes=5),
+        stopping_at=None if stopping_for is None else NOON - stopping_for,
+    )
     status = WorkStatus(
         phase=Phase.RUNNING, attempts=(attempt,), started_at=NOON - timedelta(minutes=5)
     )
@@ -143,6 +173,25 @@ def test_what_is_retried_once_is_permanent_the_second_time() -> None:
     assert second.status.phase is Phase.FAILED
 
 
+def test_the_one_retry_is_that_of_the_class_whatever_the_reason() -> None:
+    other = a_failure("GitAuthInvalidKey", Retry.ONCE, failure_class=PERHAPS.failure_class)
+    first = look(a_work(max_retries=5), PERHAPS, uid="u")
+    second = look(with_status(a_work(max_retries=5), first.status), other, uid="u2")
+
+    assert first.status.attempts[0].failure_class == PERHAPS.failure_class
+    assert second.status.phase is Phase.FAILED
+
+
+def test_what_is_retried_twice_is_permanent_the_third_time() -> None:
+    work, phases = a_work(max_retries=5), []
+    for _ in range(3):
+        plan = look(work, a_failure("BuildNotFound", Retry.TWICE), uid=f"u{work.attempt}")
+        phases.append(plan.status.phase)
+        work = with_status(work, plan.status)
+
+    assert phases == [Phase.PENDING, Phase.PENDING, Phase.FAILED]
+
+
 def test_another_reason_in_between_does_not_use_up_the_one_retry() -> None:
     first = look(a_work(max_retries=5), EVICTED, uid="u")
     second = look(with_status(a_work(max_retries=5), first.status), PERHAPS, uid="u2")
@@ -235,6 +284,98 @@ def test_an_attempt_that_was_asked_to_stop_is_not_asked_again() -> None:
     assert decide(seen, now=NOON, policy=POLICY).actions == ()
 
 
+def test_when_it_was_told_to_stop_is_recorded_once() -> None:
+    first = look(running_work(cancel_reason="enough"), RUNNING, uid="u1")
+    again = look(
+        running_work(cancel_reason="enough", stopping_for=timedelta(seconds=9)), RUNNING, uid="u1"
+    )
+
+    assert first.status.attempts[0].stopping_at == NOON
+    assert again.status.attempts[0].stopping_at == NOON - timedelta(seconds=9)
+    assert again.requeue_after == timedelta(seconds=21)
+    assert again.notes == ()
+
+
+def test_an_attempt_that_does_not_stop_in_time_is_deleted_before_it_is_judged() -> None:
+    work = running_work(cancel_reason="enough", stopping_for=POLICY.stop_grace)
+    plan = look(work, RUNNING, uid="u1")
+    gone = look(with_status(work, plan.status), NEEDS_BUILD, uid=None)
+
+    assert plan.actions == (DeleteAttempt(),)
+    assert plan.status.phase is Phase.RUNNING
+    assert gone.status.phase is Phase.CANCELLED
+
+
+def test_if_it_does_not_stop_those_who_were_nearer_know_how_it_ended() -> None:
+    """Shipwright may never hear that its TaskRun succeeded just before it was cancelled."""
+    stuck = Running(message="stopping", if_stuck=DONE)
+    early = running_work(cancel_reason="enough", stopping_for=timedelta(seconds=1))
+    late = running_work(cancel_reason="enough", stopping_for=POLICY.stop_grace)
+
+    assert look(early, stuck, uid="u1").status.phase is Phase.RUNNING
+    assert look(late, stuck, uid="u1").status.phase is Phase.SUCCEEDED
+
+
+def test_an_attempt_within_its_time_is_looked_at_again_when_that_is_over() -> None:
+    within = Running(message="building", limit=timedelta(minutes=6))
+
+    assert look(running_work(), within, uid="u1").requeue_after == timedelta(minutes=1)
+
+
+def test_an_attempt_over_its_time_is_told_to_stop() -> None:
+    plan = look(running_work(), SLOW, uid="u1")
+
+    assert plan.actions == (CancelAttempt(STOP),)
+    assert plan.status.attempts[0].stopping_at == NOON
+    assert plan.status.reason == "DeadlineExceeded"
+    assert plan.notes[0].is_warning
+
+
+@pytest.mark.parametrize("end", [STOPPED, NEEDS_BUILD], ids=["stopped", "deleted"])
+def test_an_attempt_stopped_for_its_deadline_failed_by_that_and_is_retried_once(
+    end: Verdict,
+) -> None:
+    stopping = running_work(stopping_for=timedelta(seconds=3))
+    plan = look(stopping, end, uid="u1" if end is STOPPED else None)
+    second = replace(
+        plan.status,
+        phase=Phase.RUNNING,
+        attempts=(
+            *plan.status.attempts,
+            Attempt(number=2, name="w-a2", uid="u2", started_at=NOON, stopping_at=NOON),
+        ),
+    )
+    again = look(with_status(stopping, second), end, uid="u2" if end is STOPPED else None)
+
+    assert plan.status.attempts[0].reason == "DeadlineExceeded"
+    assert plan.status.phase is Phase.PENDING
+    assert again.status.phase is Phase.FAILED
+
+
+def test_an_attempt_that_succeeds_while_it_is_stopped_for_its_deadline_has_succeeded() -> None:
+    plan = look(running_work(stopping_for=timedelta(seconds=3)), DONE, uid="u1")
+
+    assert plan.status.phase is Phase.SUCCEEDED
+
+
+def test_an_attempt_that_never_began_to_run_has_a_deadline_too() -> None:
+    attempt = Attempt(number=1, name="w-a1", started_at=NOON - timedelta(minutes=5))
+    waiting = a_work(status=WorkStatus(phase=Phase.RUNNING, attempts=(attempt,)))
+    plan = look(waiting, SLOW, uid=None)
+
+    # One that is not seen yet must not run beside the next attempt.
+    assert plan.actions == (DeleteAttempt(),)
+    assert plan.status.attempts[0].reason == "DeadlineExceeded"
+    assert plan.status.retries == 1
+
+
+def test_an_attempt_that_somebody_else_stopped_is_what_its_handler_makes_of_that() -> None:
+    plan = look(running_work(), STOPPED, uid="u1")
+
+    assert plan.status.phase is Phase.FAILED
+    assert plan.status.reason == "BuildRunCanceled"
+
+
 def test_a_cancel_that_comes_too_late_does_not_undo_a_success() -> None:
     plan = look(running_work(cancel_reason="enough"), DONE, uid="u1")
 
@@ -242,7 +383,7 @@ def test_a_cancel_that_comes_too_late_does_not_undo_a_success() -> None:
 
 
 def test_a_cancelled_attempt_cancels_the_work() -> None:
-    plan = look(running_work(cancel_reason="enough"), Cancelled(message="stopped"), uid="u1")
+    plan = look(running_work(cancel_reason="enough"), STOPPED, uid="u1")
 
     assert plan.status.phase is Phase.CANCELLED
     assert plan.status.message == "enough"

@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 
 from brokkr.agent.controller.decide import Policy, Seen, decide
 from brokkr.agent.controller.plan import CreateObjects
-from brokkr.agent.handlers.verdict import Failed, Incomplete, Retry, Running, Succeeded, Verdict
+from brokkr.agent.handlers.verdict import (
+    Cancelled,
+    Failed,
+    Incomplete,
+    Retry,
+    Running,
+    Succeeded,
+    Verdict,
+)
 from brokkr.wire.custom_resource import render_status, status_from_resource
 from brokkr.work.backoff import Backoff
 from brokkr.work.model import Phase, WorkStatus
@@ -17,15 +25,24 @@ POLICY = Policy(
     backoff=Backoff(), keep_succeeded=timedelta(hours=1), keep_failed=timedelta(hours=24)
 )
 
+SUCCESS = Succeeded(reason="BuildCompleted", message="built")
+FAILURE = Failed(
+    reason="BuildRunCanceled", message="", retry=Retry.NEVER, failure_class="CancelledElsewhere"
+)
+
 verdicts = st.one_of(
     st.just(Incomplete(create=({"kind": "Build"},))),
     st.just(Running(message="building")),
-    st.just(Succeeded(reason="BuildCompleted", message="built")),
+    st.just(Running(message="building", limit=timedelta(minutes=30))),
+    st.just(Running(message="stuck", limit=timedelta(minutes=30), if_stuck=SUCCESS)),
+    st.just(Cancelled(message="stopped", unasked=FAILURE)),
+    st.just(SUCCESS),
     st.builds(
         Failed,
         reason=st.sampled_from(["PodEvicted", "GitError", "DockerfileNotFound"]),
         message=st.text(max_size=20),
         retry=st.sampled_from(Retry),
+        failure_class=st.sampled_from(["Infrastructure", "Source"]),
     ),
 )
 steps = st.lists(

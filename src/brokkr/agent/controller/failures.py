@@ -1,0 +1,60 @@
+"""
+Failures that only the controller sees, whatever the type of work, and its policy for them.
+
+What a type's own failures are, its handler knows.  Pure.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from brokkr.agent.handlers.verdict import Failed, Retry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What to do about one reason, which is a failure class of its own."""
+
+    reason: str
+    retry: Retry
+    why: str
+
+
+ATTEMPT_MISSING: Final = "AttemptMissing"
+DEADLINE_EXCEEDED: Final = "DeadlineExceeded"
+TEMPLATE_REFUSED: Final = "TemplateRefused"
+INVALID_TEMPLATE: Final = "InvalidTemplate"
+UNKNOWN_WORK_TYPE: Final = "UnknownWorkType"
+
+TABLE: Final = (
+    Row(
+        reason=ATTEMPT_MISSING,
+        retry=Retry.ALWAYS,
+        why="somebody, or a time to live, deleted the attempt before it ended",
+    ),
+    Row(
+        reason=DEADLINE_EXCEEDED,
+        retry=Retry.ONCE,
+        why="it did not end by itself within its timeout and a grace, and was stopped",
+    ),
+    Row(
+        reason=TEMPLATE_REFUSED,
+        retry=Retry.NEVER,
+        why="the cluster will not have an object of the template",
+    ),
+    Row(
+        reason=INVALID_TEMPLATE,
+        retry=Retry.NEVER,
+        why="the agent will not have the template, or its policy forbids it",
+    ),
+    Row(
+        reason=UNKNOWN_WORK_TYPE,
+        retry=Retry.NEVER,
+        why="this agent has no handler for such work",
+    ),
+)
+
+
+def own_failure(reason: str, message: str) -> Failed:
+    """Return the failure of this reason, which must be one of :data:`TABLE`."""
+    row = next(row for row in TABLE if row.reason == reason)
+    return Failed(reason=reason, message=message, retry=row.retry, failure_class=reason)
