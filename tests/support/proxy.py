@@ -8,8 +8,13 @@ sees the answer.
 """
 
 import ssl
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+)
 
 import aiohttp
 from aiohttp import web
@@ -17,14 +22,43 @@ from aiohttp import web
 AroundWrite = Callable[[str, str], AbstractAsyncContextManager[None]]
 """Called with the method and the path of a request."""
 
+
+class Streams:
+    """The answers that are under way: watches, mostly."""
+
+    def __init__(self) -> None:
+        self._open: set[web.Request] = set()
+
+    @contextmanager
+    def holding(self, request: web.Request) -> Iterator[None]:
+        """Know of one for the length of the block."""
+        self._open.add(request)
+        try:
+            yield
+        finally:
+            self._open.discard(request)
+
+    def cut(self) -> int:
+        """Break all of them off, as a lost connection would; say how many."""
+        for request in self._open:
+            if request.transport is not None:
+                request.transport.abort()
+        return len(self._open)
+
+
 _HOP_BY_HOP = {"connection", "content-length", "host", "transfer-encoding", "content-encoding"}
 
 
 @asynccontextmanager
 async def proxy(
-    upstream: str, around_write: AroundWrite, *, tls: ssl.SSLContext | None = None
+    upstream: str,
+    around_write: AroundWrite,
+    *,
+    tls: ssl.SSLContext | None = None,
+    streams: Streams | None = None,
 ) -> AsyncIterator[str]:
     """Listen on a free port for the length of the block; yield the URL."""
+    streams = streams or Streams()
     connector = aiohttp.TCPConnector(ssl=tls or True, limit=0)
     async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as session:
 
@@ -51,9 +85,10 @@ async def proxy(
                     return web.Response(status=answer.status, headers=headers, body=content)
                 response = web.StreamResponse(status=answer.status, headers=headers)
                 await response.prepare(request)
-                async for chunk in answer.content.iter_any():
-                    await response.write(chunk)
-                await response.write_eof()
+                with streams.holding(request):
+                    async for chunk in answer.content.iter_any():
+                        await response.write(chunk)
+                    await response.write_eof()
                 return response
 
         app = web.Application(client_max_size=8 * 1024 * 1024)

@@ -1,0 +1,254 @@
+"""
+What an agent's surroundings may do to it: be away, be restarted, be cut off, freeze it.
+
+Each time: one BuildRun per attempt, one completion, the right result.
+"""
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from brokkr.agent.kinds import WORKS
+from brokkr.agent.kube.client import KubeClient
+from brokkr.agent.kube.config import KubeConfig
+from brokkr.local.control_plane import ControlPlane, control_plane
+from brokkr.wire.bodies import RegisterAgent, WorkBody, WorkState
+from brokkr.wire.custom_resource import ANNOTATION_ACKNOWLEDGED
+from brokkr.work.names import attempt_name, work_name
+from support.agent import Stage, a_stage
+from support.broker import RunningBroker
+from support.kube import project_crds
+from support.proxy import Streams, proxy
+from support.shipwright import DIGEST, evicted_at_first, never, success
+from support.signals import eventually
+from support.system import an_agent, proxied_kubeconfig
+
+pytestmark = [pytest.mark.kube, pytest.mark.postgres]
+
+
+@asynccontextmanager
+async def no_one_in_between(method: str, path: str) -> AsyncIterator[None]:
+    yield
+
+
+def is_right(work: WorkBody, *, retries: int = 0) -> bool:
+    return (
+        work.status is WorkState.SUCCEEDED
+        and work.round == 1
+        and work.retries_attempted == retries
+        and (work.result or {})["digest"] == DIGEST
+    )
+
+
+@pytest.mark.timeout(180)
+async def test_a_broker_that_is_away_for_a_minute_costs_no_result_and_no_second_build(
+    stage: Stage, tmp_path: Path
+) -> None:
+    """The lease runs out meanwhile: it is revived, for nobody else has claimed."""
+    away_until = 0.0
+
+    @asynccontextmanager
+    async def around_write(method: str, path: str) -> AsyncIterator[None]:
+        if time.monotonic() < away_until:
+            raise ConnectionError
+        yield
+
+    async with (
+        proxy(stage.broker.url, around_write) as url,
+        stage.shipwright(never) as played,
+        stage.agent_process(tmp_path, broker_url=url),
+    ):
+        submitted = await stage.submit(claim_timeout_seconds=5)
+        await stage.running(played)
+        away_until = time.monotonic() + 60
+        await stage.in_state(submitted, WorkState.PENDING)
+        await played.finish(attempt_name(work_name(submitted.id, round=1), 1))
+        assert (await stage.broker.admin.get_work(submitted.id)).status is WorkState.PENDING
+        work = await stage.finished(submitted, within=120)
+
+    assert time.monotonic() >= away_until
+    assert is_right(work)
+    assert len(played.seen) == 1
+
+
+async def test_watches_that_break_all_the_time_delay_and_nothing_else(
+    stage: Stage, tmp_path: Path
+) -> None:
+    config, streams = KubeConfig.load(stage.agent_kubeconfig), Streams()
+    cuts = 0
+
+    async def cut_for_ever() -> None:
+        nonlocal cuts
+        while True:
+            await asyncio.sleep(0.4)
+            cuts += streams.cut()
+
+    async with (
+        proxy(config.server, no_one_in_between, tls=config.tls, streams=streams) as url,
+        stage.shipwright(evicted_at_first) as played,
+    ):
+        cutting = asyncio.create_task(cut_for_ever())
+        kubeconfig = proxied_kubeconfig(stage.agent_kubeconfig, url, tmp_path / "proxied")
+        async with stage.agent_process(tmp_path, kubeconfig=kubeconfig):
+            submitted = [await stage.submit() for _ in range(3)]
+            works = [await stage.finished(each, within=60) for each in submitted]
+        cutting.cancel()
+
+    assert cuts > 5
+    assert all(is_right(work, retries=1) for work in works)
+    assert len(played.seen) == 6
+
+
+async def test_a_process_that_was_frozen_past_its_lease_does_no_harm_when_it_thaws(
+    stage: Stage, tmp_path: Path
+) -> None:
+    """Its successor has finished the first attempt by then, and runs the second."""
+    (tmp_path / "old").mkdir()
+    async with (
+        stage.shipwright(lambda n: evicted_at_first(n) if n == 1 else None) as played,
+        stage.agent_process(tmp_path / "old", retry_base_delay="3") as old,
+    ):
+        submitted = await stage.submit(claim_timeout_seconds=2)
+        name = work_name(submitted.id, round=1)
+        await stage.running(played)
+        os.kill(old.pid, signal.SIGSTOP)
+        try:
+            await stage.in_state(submitted, WorkState.PENDING)
+            async with stage.agent_process(tmp_path):
+
+                async def runs_again() -> bool:
+                    return len(played.seen) == 2
+
+                await eventually(runs_again)
+                before = await stage.kube.get(WORKS, stage.namespace, name)
+                os.kill(old.pid, signal.SIGCONT)
+                code = await asyncio.wait_for(old.wait(), 20)
+                after = await stage.kube.get(WORKS, stage.namespace, name)
+                await played.finish(attempt_name(name, 2))
+                work = await stage.finished(submitted)
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(old.pid, signal.SIGCONT)
+
+    assert code == 1
+    assert after["status"]["retries"] == before["status"]["retries"] == 1
+    assert "brokkr.io/cancel" not in after["metadata"]["annotations"]
+    assert is_right(work, retries=1)
+    assert len(played.seen) == 2
+
+
+@asynccontextmanager
+async def restartable(plane: ControlPlane) -> AsyncIterator[None]:
+    """Kill kube-apiserver for the block's length, and start the same one again after it."""
+    port = plane.url.rpartition(":")[2]
+    pid = next(
+        int(each.name)
+        for each in Path("/proc").iterdir()
+        if each.name.isdigit() and f"--secure-port={port}".encode() in _command_line(each)
+    )
+    command = [each.decode() for each in _command_line(Path(f"/proc/{pid}")).split(b"\0") if each]
+    folder = Path(f"/proc/{pid}/cwd").readlink()
+    os.kill(pid, signal.SIGKILL)
+    yield
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=folder, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
+    )
+    _RESTARTED.append(process)
+
+
+_RESTARTED: list[asyncio.subprocess.Process] = []
+
+
+def _command_line(process: Path) -> bytes:
+    try:
+        return (process / "cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+@pytest.fixture
+async def own_plane(tmp_path: Path) -> AsyncIterator[ControlPlane]:
+    """An API server that the test may do with as it likes."""
+    async with control_plane(tmp_path / "plane", print, crds=project_crds()) as plane:
+        yield plane
+        for process in _RESTARTED:
+            process.kill()
+            await process.wait()
+        _RESTARTED.clear()
+
+
+async def test_an_api_server_that_crashes_and_comes_back_is_no_failed_attempt(
+    broker: RunningBroker, own_plane: ControlPlane, tmp_path: Path
+) -> None:
+    async with KubeClient(KubeConfig.load(own_plane.kubeconfig)) as kube:
+        stage = await a_stage(broker, own_plane, kube, "faults")
+        async with (
+            stage.shipwright(lambda n: evicted_at_first(n) if n == 1 else None) as played,
+            stage.agent_process(tmp_path),
+        ):
+            early = await stage.submit(claim_timeout_seconds=60)
+
+            async def runs_again() -> bool:
+                return len(played.seen) == 2
+
+            await eventually(runs_again)
+            async with restartable(own_plane):
+                late = await stage.submit(claim_timeout_seconds=60)
+                await stage.in_state(late, WorkState.CLAIMED)
+            played.outcome = lambda n: evicted_at_first(n) if n == 1 else success(n)
+            await eventually(kube.is_ready, within=30)
+            await played.finish(attempt_name(work_name(early.id, round=1), 2))
+            works = [await stage.finished(each, within=60) for each in (early, late)]
+
+    assert all(is_right(work, retries=1) for work in works)
+    assert len(played.seen) == 4
+
+
+async def test_an_agent_told_to_stop_gives_back_what_it_has_not_begun_and_leaves_the_rest(
+    stage: Stage, tmp_path: Path, broker: RunningBroker
+) -> None:
+    """Nothing can be begun: the API server takes no Builds."""
+
+    @asynccontextmanager
+    async def around_write(method: str, path: str) -> AsyncIterator[None]:
+        if path.endswith("/builds") and refuses:
+            raise ConnectionError
+        yield
+
+    refuses = False
+    config = KubeConfig.load(stage.agent_kubeconfig)
+    other = await broker.admin.register_agent(RegisterAgent(name=f"{stage.namespace}-other"))
+    assert other.key
+    async with (
+        stage.shipwright(never) as played,
+        proxy(config.server, around_write, tls=config.tls) as url,
+    ):
+        kubeconfig = proxied_kubeconfig(stage.agent_kubeconfig, url, tmp_path / "proxied")
+        async with stage.agent_process(tmp_path, kubeconfig=kubeconfig) as agent:
+            begun = await stage.submit()
+            await stage.running(played)
+            refuses = True
+            untouched = await stage.submit()
+            name = work_name(untouched.id, round=1)
+
+            async def is_written() -> bool:
+                return await stage.kube.find(WORKS, stage.namespace, name) is not None
+
+            await eventually(is_written)
+            os.kill(agent.pid, signal.SIGTERM)
+            code = await asyncio.wait_for(agent.wait(), 15)
+        released = await broker.admin.get_work(untouched.id)
+        left = await broker.admin.get_work(begun.id)
+        live = await stage.kube.get(WORKS, stage.namespace, work_name(begun.id, round=1))
+
+    assert code == 0
+    assert (released.status, left.status) == (WorkState.PENDING, WorkState.CLAIMED)
+    assert live["status"]["phase"] == "Running"
+    assert ANNOTATION_ACKNOWLEDGED not in live["metadata"]["annotations"]
+    assert await stage.kube.find(WORKS, stage.namespace, name) is None
