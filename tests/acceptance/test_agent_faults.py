@@ -9,7 +9,7 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ from brokkr.agent.kinds import WORKS
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.config import KubeConfig
 from brokkr.local.control_plane import ControlPlane, control_plane
-from brokkr.wire.bodies import RegisterAgent, WorkBody, WorkState
+from brokkr.wire.bodies import WorkBody, WorkState
 from brokkr.wire.custom_resource import ANNOTATION_ACKNOWLEDGED
 from brokkr.work.names import attempt_name, work_name
 from support.agent import Stage, a_stage
@@ -27,7 +27,6 @@ from support.kube import project_crds
 from support.proxy import Streams, proxy
 from support.shipwright import DIGEST, evicted_at_first, never, success
 from support.signals import eventually
-from support.system import an_agent, proxied_kubeconfig
 
 pytestmark = [pytest.mark.kube, pytest.mark.postgres]
 
@@ -80,8 +79,7 @@ async def test_a_broker_that_is_away_for_a_minute_costs_no_result_and_no_second_
 async def test_watches_that_break_all_the_time_delay_and_nothing_else(
     stage: Stage, tmp_path: Path
 ) -> None:
-    config, streams = KubeConfig.load(stage.agent_kubeconfig), Streams()
-    cuts = 0
+    streams, cuts = Streams(), 0
 
     async def cut_for_ever() -> None:
         nonlocal cuts
@@ -90,12 +88,11 @@ async def test_watches_that_break_all_the_time_delay_and_nothing_else(
             cuts += streams.cut()
 
     async with (
-        proxy(config.server, no_one_in_between, tls=config.tls, streams=streams) as url,
+        stage.proxied_cluster(no_one_in_between, streams=streams),
         stage.shipwright(evicted_at_first) as played,
     ):
         cutting = asyncio.create_task(cut_for_ever())
-        kubeconfig = proxied_kubeconfig(stage.agent_kubeconfig, url, tmp_path / "proxied")
-        async with stage.agent_process(tmp_path, kubeconfig=kubeconfig):
+        async with stage.agent_process(tmp_path):
             submitted = [await stage.submit() for _ in range(3)]
             works = [await stage.finished(each, within=60) for each in submitted]
         cutting.cancel()
@@ -112,7 +109,9 @@ async def test_a_process_that_was_frozen_past_its_lease_does_no_harm_when_it_tha
     (tmp_path / "old").mkdir()
     async with (
         stage.shipwright(lambda n: evicted_at_first(n) if n == 1 else None) as played,
-        stage.agent_process(tmp_path / "old", retry_base_delay="3") as old,
+        stage.agent_process(
+            tmp_path / "old", AGENT__WORK_CRD__RETRY_BASE_DELAY_SECONDS="1.5"
+        ) as old,
     ):
         submitted = await stage.submit(claim_timeout_seconds=2)
         name = work_name(submitted.id, round=1)
@@ -121,11 +120,7 @@ async def test_a_process_that_was_frozen_past_its_lease_does_no_harm_when_it_tha
         try:
             await stage.in_state(submitted, WorkState.PENDING)
             async with stage.agent_process(tmp_path):
-
-                async def runs_again() -> bool:
-                    return len(played.seen) == 2
-
-                await eventually(runs_again)
+                await stage.running(played, runs=2)
                 before = await stage.kube.get(WORKS, stage.namespace, name)
                 os.kill(old.pid, signal.SIGCONT)
                 code = await asyncio.wait_for(old.wait(), 20)
@@ -193,11 +188,7 @@ async def test_an_api_server_that_crashes_and_comes_back_is_no_failed_attempt(
             stage.agent_process(tmp_path),
         ):
             early = await stage.submit(claim_timeout_seconds=60)
-
-            async def runs_again() -> bool:
-                return len(played.seen) == 2
-
-            await eventually(runs_again)
+            await stage.running(played, runs=2)
             async with restartable(own_plane):
                 late = await stage.submit(claim_timeout_seconds=60)
                 await stage.in_state(late, WorkState.CLAIMED)
@@ -222,15 +213,8 @@ async def test_an_agent_told_to_stop_gives_back_what_it_has_not_begun_and_leaves
         yield
 
     refuses = False
-    config = KubeConfig.load(stage.agent_kubeconfig)
-    other = await broker.admin.register_agent(RegisterAgent(name=f"{stage.namespace}-other"))
-    assert other.key
-    async with (
-        stage.shipwright(never) as played,
-        proxy(config.server, around_write, tls=config.tls) as url,
-    ):
-        kubeconfig = proxied_kubeconfig(stage.agent_kubeconfig, url, tmp_path / "proxied")
-        async with stage.agent_process(tmp_path, kubeconfig=kubeconfig) as agent:
+    async with stage.shipwright(never) as played, stage.proxied_cluster(around_write):
+        async with stage.agent_process(tmp_path) as agent:
             begun = await stage.submit()
             await stage.running(played)
             refuses = True
