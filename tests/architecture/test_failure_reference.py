@@ -86,62 +86,43 @@ Some names for failures are in wide use and hardly ever written. This is what th
 |---|---|---|
 """
 
-WORDS = (
-    (
-        "BuildStrategyNotFound",
-        (
-            "On the Build `BuildStrategyNotFound` or `ClusterBuildStrategyNotFound`. On the BuildRun "
-            "mostly `BuildRegistrationFailed`, with that reason in its message; the bare names only if "
-            "the strategy vanished after the Build was registered."
-        ),
-        "Permanent, unless a look at the cluster finds the strategy: then `CacheRace`.",
-    ),
-    (
-        "InvalidImage",
-        (
-            "Nothing of that name. A name that cannot be parsed is in the log of "
-            "`step-image-processing`: `failed to parse image name`. An image of the strategy that is "
-            "not there is `TaskRunImagePullFailed`. `TriggerInvalidImage` is about triggers."
-        ),
-        "Permanent. An image that could not be pulled because of the network is retried.",
-    ),
-    (
-        "InvalidDockerfile",
-        (
-            "Nothing of that name. A missing file is `DockerfileNotFound` or `ContextDirNotFound`, and "
-            "only some strategies write that. Wrong content is `Failed` in the strategy's step, with "
-            "no reason."
-        ),
-        (
-            "A missing file is permanent. Wrong content looks like anything else that a step may fail "
-            "of, so it is retried once."
-        ),
-    ),
-    (
-        "ImagePushFailed",
-        (
-            "Nothing of that name. `Failed` in `step-image-processing` where Shipwright pushes, in the "
-            "strategy's own step where that does. The cause is in the step's log alone."
-        ),
-        (
-            "**Not always worth a retry**: a push that is refused for bad credentials is permanent "
-            "(`PushRefused`, `RegistryRefused`). One that did not reach the registry is retried."
-        ),
-    ),
-    (
-        "GitRemoteFailed",
-        (
-            "Nothing of that name. `GitError`, `GitAuthInvalidKey`, `GitRemoteRepositoryNotFound` or "
-            "`GitRemoteRepositoryPrivate`; on a Build that is verified `RemoteRepositoryUnreachable`."
-        ),
-        (
-            "**Not always worth a retry**: a missing repository or revision and wrong credentials are "
-            "permanent. `GitAuthInvalidKey` is written for a wrong key and for a dead network alike; "
-            "the log tells which."
-        ),
-    ),
-    ("a timeout", "`BuildRunTimeout`.", "Retried: waiting for a node counts too."),
-)
+WORDS = """
+BuildStrategyNotFound
+| On the Build `BuildStrategyNotFound` or `ClusterBuildStrategyNotFound`. On the BuildRun mostly
+  `BuildRegistrationFailed`, with that reason in its message; the bare names only if the strategy
+  vanished after the Build was registered.
+| Permanent, unless a look at the cluster finds the strategy: then `CacheRace`.
+
+InvalidImage
+| Nothing of that name. A name that cannot be parsed is in the log of `step-image-processing`:
+  `failed to parse image name`. An image of the strategy that is not there is
+  `TaskRunImagePullFailed`. `TriggerInvalidImage` is about triggers.
+| Permanent. An image that could not be pulled because of the network is retried.
+
+InvalidDockerfile
+| Nothing of that name. A missing file is `DockerfileNotFound` or `ContextDirNotFound`, and only
+  some strategies write that. Wrong content is `Failed` in the strategy's step, with no reason.
+| A missing file is permanent. Wrong content looks like anything else that a step may fail of, so
+  it is retried once.
+
+ImagePushFailed
+| Nothing of that name. `Failed` in `step-image-processing` where Shipwright pushes, in the
+  strategy's own step where that does. The cause is in the step's log alone.
+| **Not always worth a retry**: a push that is refused for bad credentials is permanent
+  (`PushRefused`, `RegistryRefused`). One that did not reach the registry is retried.
+
+GitRemoteFailed
+| Nothing of that name. `GitError`, `GitAuthInvalidKey`, `GitRemoteRepositoryNotFound` or
+  `GitRemoteRepositoryPrivate`; on a Build that is verified `RemoteRepositoryUnreachable`.
+| **Not always worth a retry**: a missing repository or revision and wrong credentials are
+  permanent. `GitAuthInvalidKey` is written for a wrong key and for a dead network alike; the log
+  tells which.
+
+a timeout
+| `BuildRunTimeout`.
+| Retried: waiting for a node counts too.
+"""
+"""A paragraph for each row."""
 
 
 def render(own: Sequence[OwnFailure] = OWN) -> str:
@@ -149,7 +130,7 @@ def render(own: Sequence[OwnFailure] = OWN) -> str:
     if own:
         parts += ["\n## What the agent finds itself\n\n| reason | | why |\n|---|---|---|\n"]
         parts += [f"| `{each.reason}` | {each.retry.value} | {each.why} |\n" for each in own]
-    parts += [WORDS_HEAD, *(f"| {said} | {is_} | {done} |\n" for said, is_, done in WORDS)]
+    parts += [WORDS_HEAD, *(f"| {' '.join(row.split())} |\n" for row in WORDS.split("\n\n"))]
     parts += [PHRASES_HEAD, *(_phrase(each) for each in _phrases_in_use())]
     return "".join(parts)
 

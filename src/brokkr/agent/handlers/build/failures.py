@@ -51,6 +51,7 @@ from brokkr.agent.handlers.build.phrases import (
     REGISTRY_TRANSPORT,
     Phrase,
     last_words,
+    printable,
 )
 from brokkr.agent.handlers.build.reading import condition_of, part_of, text_of
 from brokkr.agent.handlers.verdict import (
@@ -634,7 +635,7 @@ def _is_borne_out(row: Row, found: Manifest | str | None) -> bool:
 
 def _failed(row: Row, signs: Signs, evidence: Evidence) -> Failed:
     said = _what_the_log_says(row, signs, evidence) or signs.message
-    said = said[:MAX_MESSAGE]
+    said = printable(said[:MAX_MESSAGE])
     return Failed(
         reason=signs.reason,
         message=f"{said} ({row.why})" if said else row.why,

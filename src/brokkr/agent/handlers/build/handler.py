@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from types import MappingProxyType
-from typing import Final
+from typing import Final, TypeVar
 
 from brokkr.agent.handlers.build.execution import Execution, execution_of
 from brokkr.agent.handlers.build.failures import (
@@ -39,6 +39,7 @@ from brokkr.agent.handlers.build.manifests import (
     timeout_of,
     timeout_of_template,
 )
+from brokkr.agent.handlers.build.phrases import printable
 from brokkr.agent.handlers.build.reading import condition_of, has_ended, text_of
 from brokkr.agent.handlers.build.result import fails_on_finding, result_of, vulnerabilities_of
 from brokkr.agent.handlers.protocol import Cancellation, Prerequisite, Related
@@ -49,6 +50,7 @@ from brokkr.agent.handlers.verdict import (
     Incomplete,
     Running,
     Succeeded,
+    Unclear,
     Verdict,
 )
 from brokkr.agent.kinds import (
@@ -142,7 +144,8 @@ class BuildHandler:
                     message="starting the build",
                 )
             case "False":
-                return judge(signs_of_build(build), evidence)
+                verdict = judge(signs_of_build(build), evidence)
+                return _with_result(verdict, work, execution_of({}, ()), build)
             case _:
                 # A BuildRun made now might be refused: its Build is not yet known.
                 return Running(
@@ -171,7 +174,7 @@ class BuildHandler:
         reason, message = text_of(condition, "reason"), text_of(condition, "message")
         limit = self._limit(timeout_of(run, build, self._defaults))
         if not has_ended(run):
-            waiting = _WAITING.get(reason) or f"{reason}: {message}"[:_MAX_MESSAGE]
+            waiting = _WAITING.get(reason) or printable(f"{reason}: {message}"[:_MAX_MESSAGE])
             return Running(
                 message=waiting,
                 step=execution.running_step,
@@ -186,9 +189,7 @@ class BuildHandler:
                 return Running(message="waiting for the PipelineRun to stop", limit=limit)
             return _cancellation(work, execution, build, signs_of_run(execution, build))
         verdict = judge(signs_of_run(execution, build), evidence)
-        if isinstance(verdict, Failed):
-            return _with_result(verdict, work, execution, build)
-        return verdict
+        return _with_result(verdict, work, execution, build)
 
     def _limit(self, timeout: timedelta) -> timedelta:
         return timeout + self._defaults.deadline_grace
@@ -238,10 +239,15 @@ def _cancellation(
     work: Work, execution: Execution, build: Manifest | None, signs: Signs
 ) -> Cancelled:
     unasked = _with_result(judge_now(signs, {}), work, execution, build)
-    return Cancelled(message=signs.message[:_MAX_MESSAGE], unasked=unasked)
+    return Cancelled(message=printable(signs.message[:_MAX_MESSAGE]), unasked=unasked)
+
+
+_Judged = TypeVar("_Judged", Failed, Failed | Unclear)
 
 
 def _with_result(
-    failed: Failed, work: Work, execution: Execution, build: Manifest | None
-) -> Failed:
-    return replace(failed, result=result_of(work, execution, build, is_usable=False))
+    verdict: _Judged, work: Work, execution: Execution, build: Manifest | None
+) -> _Judged:
+    if isinstance(verdict, Unclear):
+        return verdict
+    return replace(verdict, result=result_of(work, execution, build, is_usable=False))

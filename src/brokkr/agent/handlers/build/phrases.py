@@ -15,6 +15,7 @@ MAX_LINES: Final = 50
 """Of the end of a text: what came long before the end did not end it."""
 
 _MAX_TEXT: Final = MAX_LINE * MAX_LINES
+_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _TIMESTAMP = re.compile(r"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d ")
 
 
@@ -43,9 +44,18 @@ def last_words(text: str) -> str:
     return next(iter(reversed(_lines(text))), "")
 
 
+def printable(text: str) -> str:
+    """Return a text on one line, without colours and what else cannot be shown or stored."""
+    plain = _COLOUR.sub("", text)
+    if plain.isprintable():
+        return plain.strip()
+    return "".join(each if each.isprintable() else " " for each in plain).strip()
+
+
 def _lines(text: str) -> list[str]:
-    lines = (each[:MAX_LINE].strip() for each in text[-_MAX_TEXT:].splitlines()[-MAX_LINES:])
-    return [_TIMESTAMP.sub("", each, count=1) for each in lines if each]
+    last = text[-_MAX_TEXT:].splitlines()[-MAX_LINES:]
+    lines = (_TIMESTAMP.sub("", printable(each[:MAX_LINE]), count=1) for each in last)
+    return [each for each in lines if each]
 
 
 def _phrase(words: str, *patterns: str) -> Phrase:

@@ -285,6 +285,7 @@ def test_a_build_that_is_refused_without_a_reason_is_still_a_failure() -> None:
 
     assert isinstance(verdict, Failed)
     assert verdict.reason == "BuildRegistrationFailed"
+    assert verdict.result == {"image": "registry.example/hello:latest"}
 
 
 @pytest.mark.parametrize(

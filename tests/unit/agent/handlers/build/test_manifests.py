@@ -1,10 +1,13 @@
+import re
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +22,7 @@ from brokkr.agent.handlers.build.manifests import (
 from brokkr.wire.custom_resource import ANNOTATION_TRACEPARENT
 from brokkr.work.errors import InvalidWork
 from brokkr.work.model import Manifest
+from brokkr.work.template import check_template
 from brokkr.work.trace import TraceContext
 from support.factories import WORK_ID, a_work
 from support.templates import a_build, a_build_run, a_config_map, a_list
@@ -352,3 +356,17 @@ def test_the_objects_of_an_attempt_name_its_span() -> None:
     assert (
         ANNOTATION_TRACEPARENT not in render_build(untraced, 1, DEFAULTS)["metadata"]["annotations"]
     )
+
+
+HOW_TO = Path(__file__).parents[5] / "docs" / "how-to" / "build-for-several-platforms.md"
+EXAMPLES = re.findall(r"```yaml\n(.*?)```", HOW_TO.read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_the_examples_for_several_platforms_can_be_submitted(example: str) -> None:
+    template = yaml.safe_load(example)
+
+    check_template("build", template)
+    build = render_build(a_work(template=template), 1, DEFAULTS)
+
+    assert "platforms" not in build["spec"]["output"]

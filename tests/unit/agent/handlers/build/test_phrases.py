@@ -14,6 +14,7 @@ from brokkr.agent.handlers.build.phrases import (
     REGISTRY_TRANSPORT,
     Phrase,
     last_words,
+    printable,
 )
 
 ALL = [each for each in vars(phrases).values() if isinstance(each, Phrase)]
@@ -43,6 +44,11 @@ def test_the_last_line_that_says_it_is_found_without_its_time() -> None:
 
     assert REGISTRY_TRANSPORT.find_in(log) == "dial tcp: two"
     assert last_words(log) == "bye"
+
+
+def test_colours_and_what_no_database_can_store_are_left_out() -> None:
+    assert last_words("\x1b[31merror:\x1b[0m not\0 \ud800here\x07") == "error: not   here"
+    assert printable("one\ntwo") == "one two"
 
 
 def test_what_came_long_before_the_end_does_not_count() -> None:
