@@ -6,37 +6,68 @@ BuildRun's ``Succeeded`` condition ends an attempt: neither times nor anything t
 happens to the Build afterwards do.
 """
 
+# Note [What stopping may leave behind]
+#
+# A BuildRun can be stuck between a stop and its end: Shipwright tells the executor first,
+# Tekton refuses changes to one that is done, and the BuildRun stays Unknown for ever.
+# Then the executor's own condition says what the build came to.
+#
+# The other way round, Shipwright ends a BuildRun that has a PipelineRun as cancelled while
+# the PipelineRun goes on and may still push.  Then it is not over before that is.
+
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final, TypeVar
 
+from brokkr.agent.handlers.build.execution import Execution, execution_of
 from brokkr.agent.handlers.build.failures import (
     CANCELLATIONS,
-    classify_build,
-    classify_run,
-    condition_of,
+    Signs,
+    judge,
+    judge_now,
+    signs_of_build,
+    signs_of_execution,
+    signs_of_run,
 )
 from brokkr.agent.handlers.build.manifests import (
     BuildDefaults,
     render_build,
     render_build_run,
     render_config_maps,
+    timeout_of,
+    timeout_of_template,
 )
-from brokkr.agent.handlers.protocol import Cancellation
+from brokkr.agent.handlers.build.phrases import printable
+from brokkr.agent.handlers.build.reading import condition_of, has_ended, text_of
+from brokkr.agent.handlers.build.result import fails_on_finding, result_of, vulnerabilities_of
+from brokkr.agent.handlers.protocol import Cancellation, Prerequisite, Related
 from brokkr.agent.handlers.verdict import (
     Cancelled,
+    Evidence,
+    Failed,
     Incomplete,
     Running,
     Succeeded,
+    Unclear,
     Verdict,
 )
+from brokkr.agent.kinds import (
+    BUILD_RUNS,
+    BUILD_STRATEGIES,
+    BUILDS,
+    CLUSTER_BUILD_STRATEGIES,
+    CONFIG_MAPS,
+    PIPELINE_RUNS,
+    TASK_RUNS,
+    Resource,
+)
 from brokkr.work.model import Manifest, Work
-from brokkr.work.template import check_template
+from brokkr.work.template import ALLOWED_KINDS
 
-MAX_VULNERABILITIES: Final = 50
-_MAX_TEXT: Final = 200
 _STOP: Final = "BuildRunCanceled"
+_MAX_MESSAGE: Final = 300
 
 _WAITING: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -52,142 +83,171 @@ _WAITING: Final[Mapping[str, str]] = MappingProxyType(
 )
 """What a condition that is neither True nor False says by its reason."""
 
+_INSTALL_SHIPWRIGHT: Final = "install Shipwright Build v0.17.0 or newer"
+_BUILD_RUN_LABEL: Final = "buildrun.shipwright.io/name"
+
+
+def _shipwright(resource: Resource, *field: str) -> Prerequisite:
+    return Prerequisite(
+        definition=str(resource), version=resource.version, field=field, cure=_INSTALL_SHIPWRIGHT
+    )
+
 
 class BuildHandler:
     """Container image builds with Shipwright."""
 
-    executor: str = "BuildRun"
+    executor: str = BUILD_RUNS.kind
+    kinds: tuple[Resource, ...] = (BUILDS, BUILD_RUNS, CONFIG_MAPS)
+    related: tuple[Related, ...] = (
+        Related(TASK_RUNS, _BUILD_RUN_LABEL),
+        Related(PIPELINE_RUNS, _BUILD_RUN_LABEL),
+    )
+    template_kinds: frozenset[tuple[str, str]] = ALLOWED_KINDS["build"]
+    prerequisites: tuple[Prerequisite, ...] = (
+        _shipwright(BUILDS),
+        # The executor is named since v0.17.
+        _shipwright(BUILD_RUNS, "status", "executor"),
+        _shipwright(BUILD_STRATEGIES),
+        _shipwright(CLUSTER_BUILD_STRATEGIES),
+        Prerequisite(
+            definition=str(TASK_RUNS),
+            version=TASK_RUNS.version,
+            release_label="pipeline.tekton.dev/release",
+            oldest_release="v0.59.0",
+            cure="install Tekton Pipelines v0.59.0 or newer",
+        ),
+    )
 
     def __init__(self, defaults: BuildDefaults) -> None:
         self._defaults = defaults
 
-    def assess(self, work: Work, attempt: int, seen: Sequence[Manifest]) -> Verdict:
+    def assess(
+        self, work: Work, attempt: int, seen: Sequence[Manifest], evidence: Evidence
+    ) -> Verdict:
         """Say what the Build and the BuildRun of this attempt have come to."""
         build, run = _find(seen, "Build"), _find(seen, "BuildRun")
         if run is not None:
-            return _assess_run(work, run, build)
-
-        # Checked where objects are about to be made: the broker's word is not enough.
-        check_template(work.work_type, work.template, namespace=work.namespace)
+            return self._assess_run(work, execution_of(run, seen), build, evidence)
         if build is None:
             # The Build comes last: where it exists, the ConfigMaps do too.
             return Incomplete(
-                create=(*render_config_maps(work, attempt), render_build(work, attempt)),
+                create=(
+                    *render_config_maps(work, attempt),
+                    render_build(work, attempt, self._defaults),
+                ),
                 message="creating the Build",
             )
-        match (build.get("status") or {}).get("registered"):
+        match text_of(build, "status", "registered"):
             case "True":
                 return Incomplete(
                     create=(render_build_run(work, attempt, self._defaults),),
                     message="starting the build",
                 )
             case "False":
-                return classify_build(build)
+                verdict = judge(signs_of_build(build), evidence)
+                return _with_result(verdict, work, execution_of({}, ()), build)
             case _:
                 # A BuildRun made now might be refused: its Build is not yet known.
-                return Running(message="waiting for Shipwright to validate the Build")
+                return Running(
+                    message="waiting for Shipwright to validate the Build",
+                    limit=self._limit(timeout_of_template(work, self._defaults)),
+                )
 
     def cancel(self, seen: Sequence[Manifest]) -> Cancellation | None:
         """Ask Shipwright to stop the BuildRun, if it runs and was not asked already."""
         run = _find(seen, "BuildRun")
         # To cancel a BuildRun that has ended can turn its success into a failure.
-        if run is None or _has_ended(run) or _is_stopping(run):
+        if run is None or has_ended(run) or _is_stopping(run):
             return None
         return Cancellation(
-            kind="BuildRun", name=run["metadata"]["name"], patch={"spec": {"state": _STOP}}
+            kind=BUILD_RUNS.kind,
+            name=run["metadata"]["name"],
+            resource_version=run["metadata"]["resourceVersion"],
+            patch={"spec": {"state": _STOP}},
         )
+
+    def _assess_run(
+        self, work: Work, execution: Execution, build: Manifest | None, evidence: Evidence
+    ) -> Verdict:
+        run = execution.run
+        condition = condition_of(run)
+        reason, message = text_of(condition, "reason"), text_of(condition, "message")
+        limit = self._limit(timeout_of(run, build, self._defaults))
+        if not has_ended(run):
+            waiting = _WAITING.get(reason) or printable(f"{reason}: {message}"[:_MAX_MESSAGE])
+            return Running(
+                message=waiting,
+                step=execution.running_step,
+                limit=limit,
+                if_stuck=_end_of_a_stuck_one(work, execution, build, evidence),
+            )
+        if condition["status"] == "True":
+            return _success(work, execution, build)
+        if reason in CANCELLATIONS:
+            # See Note [What stopping may leave behind].
+            if execution.pipelineruns and not execution.is_over:
+                return Running(message="waiting for the PipelineRun to stop", limit=limit)
+            return _cancellation(work, execution, build, signs_of_run(execution, build))
+        verdict = judge(signs_of_run(execution, build), evidence)
+        return _with_result(verdict, work, execution, build)
+
+    def _limit(self, timeout: timedelta) -> timedelta:
+        return timeout + self._defaults.deadline_grace
 
 
 def _find(seen: Sequence[Manifest], kind: str) -> Manifest | None:
     return next((each for each in seen if each.get("kind") == kind), None)
 
 
-def _has_ended(run: Manifest) -> bool:
-    return condition_of(run).get("status") in ("True", "False")
-
-
 def _is_stopping(run: Manifest) -> bool:
-    return (run.get("spec") or {}).get("state") == _STOP
+    return text_of(run, "spec", "state") == _STOP
 
 
-def _assess_run(work: Work, run: Manifest, build: Manifest | None) -> Verdict:
-    condition = condition_of(run)
-    reason, message = condition.get("reason") or "", condition.get("message") or ""
-    if not _has_ended(run):
-        return Running(message=_WAITING.get(reason) or f"{reason}: {message}")
-    if condition["status"] == "True":
-        result = _result(run)
-        built = result.get("digest") or f"{result.get('image')} (its strategy tells no digest)"
-        return Succeeded(
-            reason="BuildCompleted",
-            message=f"Image built successfully: {built}",
-            result=result,
+def _end_of_a_stuck_one(
+    work: Work, execution: Execution, build: Manifest | None, evidence: Evidence
+) -> Succeeded | Failed | Cancelled | None:
+    """See Note [What stopping may leave behind]."""
+    if not (_is_stopping(execution.run) and execution.is_over):
+        return None
+    condition = execution.condition
+    if condition.get("status") == "True":
+        return _success(work, execution, build)
+    signs = signs_of_execution(execution)
+    if text_of(condition, "reason") in CANCELLATIONS:
+        return _cancellation(work, execution, build, signs)
+    return _with_result(judge_now(signs, evidence), work, execution, build)
+
+
+def _success(work: Work, execution: Execution, build: Manifest | None) -> Succeeded | Failed:
+    findings = vulnerabilities_of(execution.run)
+    if findings and fails_on_finding(execution.run, build):
+        # Shipwright keeps this promise only where it pushes the image itself.
+        signs = Signs(
+            reason="VulnerabilitiesFound",
+            message=f"the image has {len(findings)} vulnerabilities, the worst of them "
+            f"{findings[0].get('id')} ({findings[0].get('severity')}); it was pushed all the same",
         )
-    if work.cancel_requested and reason in CANCELLATIONS:
-        return Cancelled(message=message)
-    return replace(classify_run(run, build), result=_result(run))
+        return _with_result(judge_now(signs, {}), work, execution, build)
+    result = result_of(work, execution, build, is_usable=True)
+    built = result.get("digest") or f"{result.get('image')} (its strategy tells no digest)"
+    return Succeeded(
+        reason="BuildCompleted", message=f"Image built successfully: {built}", result=result
+    )
 
 
-def _result(run: Manifest) -> dict[str, Any]:
-    """
-    Gather what is worth keeping of a BuildRun that has ended; absent is left out.
-
-    ::
-
-        build_run        its name
-        executor         {kind, name}: the TaskRun or PipelineRun that ran
-        git              {commit_sha, commit_author, branch}; the branch only if the
-                         Build named no revision
-        image            as the Build's or the BuildRun's output names it
-        digest           sha256:…, as Shipwright or the strategy reported it
-        image_ref        name@digest: this very image, whatever becomes of its tag
-        size             of the compressed image, in bytes
-        vulnerabilities  [{id, severity}], at most 50, worst first
-        step             {container, pod}: where it failed
-
-    A build that failed may have a digest too (``VulnerabilitiesFound``); but no image
-    was made that could be pulled, so it has no image_ref.
-    """
-    status = run.get("status") or {}
-    git = (status.get("source") or {}).get("git") or {}
-    output = status.get("output") or {}
-    image, digest = _image(run), output.get("digest")
-    succeeded = condition_of(run).get("status") == "True"
-    result = {
-        "build_run": run["metadata"]["name"],
-        "executor": _pick(status.get("executor"), kind="kind", name="name"),
-        "git": _pick(
-            git, commit_sha="commitSha", commit_author="commitAuthor", branch="branchName"
-        ),
-        "image": image,
-        "digest": digest,
-        "image_ref": _by_digest(image, digest) if succeeded and image and digest else None,
-        "size": output.get("size"),
-        "vulnerabilities": [
-            _pick(each, id="id", severity="severity")
-            for each in (output.get("vulnerabilities") or ())[:MAX_VULNERABILITIES]
-        ],
-        "step": _pick(
-            (status.get("failureDetails") or {}).get("location"), container="container", pod="pod"
-        ),
-    }
-    return {key: value for key, value in result.items() if value}
+def _cancellation(
+    work: Work, execution: Execution, build: Manifest | None, signs: Signs
+) -> Cancelled:
+    unasked = _with_result(judge_now(signs, {}), work, execution, build)
+    return Cancelled(message=printable(signs.message[:_MAX_MESSAGE]), unasked=unasked)
 
 
-def _image(run: Manifest) -> str | None:
-    override = (run.get("spec") or {}).get("output") or {}
-    built = ((run.get("status") or {}).get("buildSpec") or {}).get("output") or {}
-    image: str | None = override.get("image") or built.get("image")
-    return image
+_Judged = TypeVar("_Judged", Failed, Failed | Unclear)
 
 
-def _by_digest(image: str, digest: str) -> str:
-    """Put a digest in the place of an image's tag; a port's colon is none."""
-    host, slash, name = image.partition("@")[0].rpartition("/")
-    return f"{host}{slash}{name.partition(':')[0]}@{digest}"
-
-
-def _pick(given: Manifest | None, **names: str) -> dict[str, str]:
-    """Take some texts under names of ours, none of them longer than is sensible."""
-    found = {ours: (given or {}).get(theirs) for ours, theirs in names.items()}
-    return {ours: str(text)[:_MAX_TEXT] for ours, text in found.items() if text}
+def _with_result(
+    verdict: _Judged, work: Work, execution: Execution, build: Manifest | None
+) -> _Judged:
+    if isinstance(verdict, Unclear):
+        return verdict
+    return replace(verdict, result=result_of(work, execution, build, is_usable=False))

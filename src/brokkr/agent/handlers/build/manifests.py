@@ -22,6 +22,11 @@ The templates given here have passed :func:`brokkr.work.template.check_template`
 # BuildRuns are kept has nothing to count where each Build has one, and
 # ``atBuildDeletion`` would tie the BuildRun to an object that may go first.
 #
+# Note [A build ends]
+#
+# A timeout of zero is none at all in Tekton, and what cannot be read is refused by the API
+# server only once an attempt has begun.  So both are refused before, with advice.
+#
 # Note [An owner and no controller]
 #
 # Owner references to the Work make Kubernetes clean up behind a lost agent.  They are
@@ -33,6 +38,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
+from brokkr.agent.handlers.build.reading import part_of
 from brokkr.wire.custom_resource import (
     ANNOTATION_TRACEPARENT,
     API_VERSION,
@@ -52,6 +58,8 @@ ANNOTATION_BUILD_NAME: Final = "brokkr.io/build-name"
 """On a Build and its BuildRun: the name that the user gave the Build."""
 
 _OURS: Final = "brokkr.io/"
+_LONGEST: Final = timedelta(hours=2_562_047)
+"""What Kubernetes can store as a duration."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,12 +69,15 @@ class BuildDefaults:
     Attributes:
         service_account: None leaves the choice to Shipwright.
         retention_succeeded: How long a BuildRun is kept at least; the same for failed.
+        deadline_grace: How much longer than its timeout an attempt may take in all: the
+            timeout does not run before Shipwright and Tekton have accepted the build.
     """
 
     service_account: str | None = "builder-sa"
     timeout: timedelta = timedelta(minutes=15)
     retention_succeeded: timedelta = timedelta(hours=1)
     retention_failed: timedelta = timedelta(hours=24)
+    deadline_grace: timedelta = timedelta(minutes=1)
 
 
 def render_config_maps(work: Work, attempt: int) -> list[Manifest]:
@@ -78,8 +89,15 @@ def render_config_maps(work: Work, attempt: int) -> list[Manifest]:
     ]
 
 
-def render_build(work: Work, attempt: int) -> Manifest:
-    """Render the Build of an attempt."""
+def render_build(work: Work, attempt: int, defaults: BuildDefaults) -> Manifest:
+    """
+    Render the Build of an attempt.
+
+    Raises:
+        InvalidWork: A timeout of the template has no end, or cannot be understood.
+    """
+    # Before the first object is made, for what is wrong with the BuildRun too.
+    timeout_of_template(work, defaults)
     build = _document(work, "Build")
     # See Note [Retention is the agent's].
     spec = {key: value for key, value in build["spec"].items() if key != "retention"}
@@ -111,6 +129,34 @@ def render_build_run(work: Work, attempt: int, defaults: BuildDefaults) -> Manif
         "metadata": _metadata(run, work, attempt, name=name),
         "spec": spec,
     }
+
+
+def timeout_of_template(work: Work, defaults: BuildDefaults) -> timedelta:
+    """
+    Return how long an attempt at this Work may run.
+
+    Raises:
+        InvalidWork: A timeout of the template has no end, or cannot be understood.
+    """
+    # See Note [A build ends].
+    given = [
+        _timeout(_document(work, kind).get("spec", {}).get("timeout"), defaults)
+        for kind in ("BuildRun", "Build")
+    ]
+    return next((each for each in given if each is not None), defaults.timeout)
+
+
+def timeout_of(run: Manifest, build: Manifest | None, defaults: BuildDefaults) -> timedelta:
+    """Return how long a BuildRun that exists may run."""
+    places = (run, {"spec": part_of(run, "status", "buildSpec")}, build)
+    for each in places:
+        try:
+            timeout = _timeout(part_of(each, "spec").get("timeout"), defaults)
+        except InvalidWork:
+            continue  # somebody has changed it since
+        if timeout is not None:
+            return timeout
+    return defaults.timeout
 
 
 def _document(work: Work, kind: str) -> Manifest:
@@ -158,6 +204,19 @@ def _keep_bundle(spec: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(artifact, Mapping) or artifact.get("prune") != "AfterPull":
         return spec
     return {**spec, "source": {**source, "ociArtifact": {**artifact, "prune": "Never"}}}
+
+
+def _timeout(given: Any, defaults: BuildDefaults) -> timedelta | None:
+    if given is None:
+        return None
+    advice = f"leave it out for {render_duration(defaults.timeout)}, or say how long, as in 30m"
+    try:
+        timeout = parse_duration(str(given))
+    except ValueError as error:
+        raise InvalidWork("template.spec.timeout", f"{error}; {advice}") from error
+    if not timedelta(0) < timeout <= _LONGEST:
+        raise InvalidWork("template.spec.timeout", f"{given} would never end a build; {advice}")
+    return timeout
 
 
 def _retention(build_spec: Manifest, run_spec: Manifest, defaults: BuildDefaults) -> Manifest:

@@ -1,34 +1,37 @@
-import json
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from brokkr.agent.handlers.build.handler import MAX_VULNERABILITIES, BuildHandler
+from brokkr.agent.handlers.build.handler import BuildHandler
 from brokkr.agent.handlers.build.manifests import BuildDefaults
+from brokkr.agent.handlers.build.result import MAX_VULNERABILITIES
 from brokkr.agent.handlers.protocol import Cancellation
 from brokkr.agent.handlers.verdict import (
     Cancelled,
     Failed,
     Incomplete,
+    Lookup,
     Retry,
     Running,
     Succeeded,
+    Unclear,
     Verdict,
 )
-from brokkr.work.errors import InvalidWork
+from brokkr.agent.kinds import resource_of
 from brokkr.work.model import Manifest
 from support.factories import a_work
+from support.recordings import CASES, logs_of, recorded, settle
 from support.templates import a_build, a_build_run, a_config_map, a_list
 
-RECORDINGS = Path(__file__).parents[4] / "data" / "buildruns"
-
-COMPLETED = ("BuildCompleted", None)
+COMPLETED = ("BuildCompleted", None, None)
 
 # What each recorded build came to, and why a retry may or may not help.
-EXPECTED: Mapping[str, tuple[str, Retry | None]] = {
+EXPECTED: Mapping[str, tuple[str, str | None, Retry | None]] = {
     "success": COMPLETED,
     "success-auth-push": COMPLETED,
     "success-buildargs": COMPLETED,
@@ -39,51 +42,65 @@ EXPECTED: Mapping[str, tuple[str, Retry | None]] = {
     "success-tag": COMPLETED,
     "generated-serviceaccount": COMPLETED,
     # Nobody asked Brokkr for it, and whoever did meant it.
-    "cancel": ("BuildRunCanceled", Retry.NEVER),
+    "cancel": ("BuildRunCanceled", "CancelledElsewhere", Retry.NEVER),
     # It counts from when the pod was asked for: a full cluster is enough.
-    "timeout": ("BuildRunTimeout", Retry.ALWAYS),
-    "taskrun-deleted": ("TaskRunIsMissing", Retry.ALWAYS),
-    "step-oom": ("StepOutOfMemory", Retry.NEVER),
-    # The cause stands in the step's log alone.  A push mostly fails for what passes; a
-    # build for anything from a typing mistake to a base image that cannot be had.
-    "dockerfile-syntax": ("Failed", Retry.ONCE),
-    "run-step-fails": ("Failed", Retry.ONCE),
-    "push-unauthorized": ("Failed", Retry.ALWAYS),
-    "registry-host-unknown": ("Failed", Retry.ALWAYS),
-    "registry-unreachable": ("Failed", Retry.ALWAYS),
+    "timeout": ("BuildRunTimeout", "Timeout", Retry.ALWAYS),
+    "taskrun-deleted": ("TaskRunIsMissing", "ExecutorDeleted", Retry.ALWAYS),
+    "step-oom": ("StepOutOfMemory", "OutOfMemory", Retry.NEVER),
+    # The cause stands in the step's log alone.
+    "dockerfile-syntax": ("Failed", "StepFailed", Retry.ONCE),
+    "run-step-fails": ("Failed", "StepFailed", Retry.ONCE),
+    "push-unauthorized": ("Failed", "PushRefused", Retry.NEVER),
+    "registry-host-unknown": ("Failed", "PushTransport", Retry.ALWAYS),
+    "registry-unreachable": ("Failed", "PushTransport", Retry.ALWAYS),
     # A strategy's own word, which this project cannot know.
-    "step-error-result": ("MyReason", Retry.ONCE),
+    "step-error-result": ("MyReason", "Unlisted", Retry.ONCE),
     # The source, the credentials or the file are not there, and will not be.
-    "git-auth-required": ("GitRemoteRepositoryPrivate", Retry.NEVER),
-    "git-auth-wrong": ("GitAuthInvalidUserOrPass", Retry.NEVER),
-    "missing-dockerfile": ("DockerfileNotFound", Retry.NEVER),
-    "missing-dockerfile-strategy-push": ("DockerfileNotFound", Retry.NEVER),
-    "wrong-git-url": ("GitError", Retry.NEVER),
-    "wrong-revision": ("GitRevisionNotFound", Retry.NEVER),
-    "wrong-revision-sha": ("GitError", Retry.NEVER),
-    # The next attempt brings a Build of its own.
-    "missing-build": ("BuildNotFound", Retry.ONCE),
+    "git-auth-required": ("GitRemoteRepositoryPrivate", "GitCredentials", Retry.NEVER),
+    "git-auth-wrong": ("GitAuthInvalidUserOrPass", "GitCredentials", Retry.NEVER),
+    "missing-dockerfile": ("DockerfileNotFound", "InputRefused", Retry.NEVER),
+    "missing-dockerfile-strategy-push": ("DockerfileNotFound", "InputRefused", Retry.NEVER),
+    "wrong-git-url": ("GitError", "GitNotFound", Retry.NEVER),
+    "wrong-revision": ("GitRevisionNotFound", "GitNotFound", Retry.NEVER),
+    "wrong-revision-sha": ("GitError", "GitNotFound", Retry.NEVER),
+    # What the Build names is not there, and a look at the cluster finds nothing.
+    "missing-build": ("BuildNotFound", "MissingReference", Retry.NEVER),
+    "missing-clone-secret": ("SpecSourceSecretRefNotFound", "MissingReference", Retry.NEVER),
+    "missing-push-secret": ("SpecOutputSecretRefNotFound", "MissingReference", Retry.NEVER),
+    "push-secret-deleted-later": ("SpecOutputSecretRefNotFound", "MissingReference", Retry.NEVER),
+    "missing-serviceaccount": ("ServiceAccountNotFound", "MissingReference", Retry.NEVER),
+    "unknown-buildstrategy": ("BuildStrategyNotFound", "MissingReference", Retry.NEVER),
+    "unknown-clusterbuildstrategy": (
+        "ClusterBuildStrategyNotFound",
+        "MissingReference",
+        Retry.NEVER,
+    ),
     # Shipwright refuses the content: the same is refused again.
-    "env-invalid": ("SpecEnvNameCanNotBeBlank", Retry.NEVER),
-    "missing-clone-secret": ("SpecSourceSecretRefNotFound", Retry.NEVER),
-    "missing-push-secret": ("SpecOutputSecretRefNotFound", Retry.NEVER),
-    "push-secret-deleted-later": ("SpecOutputSecretRefNotFound", Retry.NEVER),
-    "missing-serviceaccount": ("ServiceAccountNotFound", Retry.NEVER),
-    "param-missing-value": ("MissingParameterValues", Retry.NEVER),
-    "param-restricted": ("RestrictedParametersInUse", Retry.NEVER),
-    "param-undefined": ("UndefinedParameter", Retry.NEVER),
-    "param-wrong-type": ("WrongParameterValueType", Retry.NEVER),
-    "unknown-buildstrategy": ("BuildStrategyNotFound", Retry.NEVER),
-    "unknown-clusterbuildstrategy": ("ClusterBuildStrategyNotFound", Retry.NEVER),
-    "volume-undefined": ("UndefinedVolume", Retry.NEVER),
+    "env-invalid": ("SpecEnvNameCanNotBeBlank", "SpecRefused", Retry.NEVER),
+    "param-missing-value": ("MissingParameterValues", "SpecRefused", Retry.NEVER),
+    "param-restricted": ("RestrictedParametersInUse", "SpecRefused", Retry.NEVER),
+    "param-undefined": ("UndefinedParameter", "SpecRefused", Retry.NEVER),
+    "param-wrong-type": ("WrongParameterValueType", "SpecRefused", Retry.NEVER),
+    "volume-undefined": ("UndefinedVolume", "SpecRefused", Retry.NEVER),
+}
+
+# Without Tekton's objects and without logs a push may have failed for what passes.
+BY_THE_BUILD_RUN_ALONE: Mapping[str, tuple[str, str, Retry]] = {
+    "push-unauthorized": ("Failed", "PushUnclear", Retry.ALWAYS),
+    "registry-host-unknown": ("Failed", "PushUnclear", Retry.ALWAYS),
+    "registry-unreachable": ("Failed", "PushUnclear", Retry.ALWAYS),
+}
+
+# What the cause is, in the words of the step that failed.
+DECIDING_LINES = {
+    "push-unauthorized": "unexpected status code 401 Unauthorized",
+    "registry-host-unknown": "no such host",
+    "registry-unreachable": "connect: connection refused",
+    "dockerfile-syntax": 'Unknown instruction: "COPPY"',
+    "run-step-fails": "exit status 1",
 }
 
 HANDLER = BuildHandler(BuildDefaults())
-
-
-def recorded(case: str) -> list[Manifest]:
-    files = (RECORDINGS / case / f"{kind}.json" for kind in ("build", "buildrun"))
-    return [json.loads(file.read_text()) for file in files if file.exists()]
 
 
 def registered(status: str | None, **more: str) -> Manifest:
@@ -96,50 +113,83 @@ def a_run(
     """A BuildRun of an attempt, as read from the cluster."""
     condition = {"type": "Succeeded", "status": status, "reason": reason, "message": message}
     return a_build_run() | {
-        "metadata": {"name": "work-1-r1-a1"},
+        "metadata": {"name": "work-1-r1-a1", "resourceVersion": "42"},
         "status": {"conditions": [] if status is None else [condition], **more},
     }
 
 
+def a_taskrun(status: str, reason: str = "", *, steps: Any = ()) -> dict[str, Any]:
+    """A TaskRun as Tekton keeps it."""
+    condition = {"type": "Succeeded", "status": status, "reason": reason}
+    return {
+        "kind": "TaskRun",
+        "metadata": {"name": "t"},
+        "status": {"conditions": [condition], "steps": list(steps)},
+    }
+
+
 def assess(*seen: Manifest, **work: Any) -> Verdict:
-    return HANDLER.assess(a_work(**work), 1, seen)
+    """Assess with nothing to be found anywhere."""
+    return settle(lambda evidence: HANDLER.assess(a_work(**work), 1, seen, evidence), {})
 
 
 def message_of(verdict: Verdict) -> str:
+    assert not isinstance(verdict, Unclear)
     return verdict.message
 
 
-@pytest.mark.parametrize("case", sorted(each.name for each in RECORDINGS.iterdir()))
+def what_it_came_to(verdict: Verdict) -> tuple[str, str | None, Retry | None]:
+    if isinstance(verdict, Cancelled):
+        verdict = verdict.unasked
+    if isinstance(verdict, Succeeded):
+        return verdict.reason, None, None
+    assert isinstance(verdict, Failed)
+    return verdict.reason, verdict.failure_class, verdict.retry
+
+
+def assess_recording(case: str) -> Verdict:
+    """Assess with all that the cluster showed."""
+    seen = recorded(case)
+    return settle(lambda evidence: HANDLER.assess(a_work(), 1, seen, evidence), logs_of(case))
+
+
+@pytest.mark.parametrize("case", CASES)
 def test_every_recorded_build_comes_to_what_can_be_justified(case: str) -> None:
-    reason, retry = EXPECTED[case]
+    assert what_it_came_to(assess_recording(case)) == EXPECTED[case]
 
-    verdict = assess(*recorded(case))
 
-    if retry is None:
-        assert isinstance(verdict, Succeeded)
-    else:
-        assert isinstance(verdict, Failed)
-        assert verdict.retry is retry
-    assert verdict.reason == reason
+@pytest.mark.parametrize("case", CASES)
+def test_without_tekton_and_logs_a_recorded_build_is_judged_by_the_build_run(case: str) -> None:
+    verdict = assess(*recorded(case, with_execution=False))
+
+    assert what_it_came_to(verdict) == BY_THE_BUILD_RUN_ALONE.get(case, EXPECTED[case])
 
 
 def test_every_expectation_has_its_recording() -> None:
-    assert set(EXPECTED) == {each.name for each in RECORDINGS.iterdir()}
+    assert sorted(EXPECTED) == CASES
 
 
-@pytest.mark.parametrize("case", sorted(c for c in EXPECTED if (RECORDINGS / c).is_dir()))
+@pytest.mark.parametrize("case", DECIDING_LINES)
+def test_where_a_log_decided_its_line_is_what_users_see(case: str) -> None:
+    verdict = assess_recording(case)
+
+    assert isinstance(verdict, Failed)
+    assert DECIDING_LINES[case] in verdict.message
+    assert "kubectl" not in verdict.message
+
+
+@pytest.mark.parametrize("case", CASES)
 def test_a_recorded_build_is_judged_the_same_without_its_build(case: str) -> None:
-    *_, run = recorded(case)
+    *_, run = recorded(case, with_execution=False)
 
-    alone, both = assess(run), assess(*recorded(case))
+    alone = assess(run)
 
-    assert type(alone) is type(both)
-    assert getattr(alone, "reason", "") == getattr(both, "reason", "")
-    assert getattr(alone, "retry", None) == getattr(both, "retry", None)
+    both = assess(*recorded(case, with_execution=False))
+    assert what_it_came_to(alone) == what_it_came_to(both)
 
 
 def test_a_refused_build_is_judged_the_same_before_and_after_its_run() -> None:
-    build, run = recorded("missing-clone-secret")
+    build, run = recorded("missing-clone-secret", with_execution=False)
 
     before, after = assess(build), assess(build, run)
 
@@ -195,7 +245,9 @@ def test_with_nothing_there_config_maps_come_before_the_build() -> None:
 def test_no_build_run_is_made_before_shipwright_has_judged_the_build(status: str | None) -> None:
     verdict = assess(registered(status))
 
-    assert verdict == Running(message="waiting for Shipwright to validate the Build")
+    assert verdict == Running(
+        message="waiting for Shipwright to validate the Build", limit=timedelta(minutes=16)
+    )
 
 
 def test_a_registered_build_gets_its_build_run() -> None:
@@ -205,11 +257,35 @@ def test_a_registered_build_gets_its_build_run() -> None:
     assert [each["kind"] for each in verdict.create] == ["BuildRun"]
 
 
+def test_all_that_an_attempt_is_made_of_is_of_the_handlers_kinds() -> None:
+    template = a_list(a_build(), a_config_map(), a_build_run())
+
+    for verdict in (assess(template=template), assess(registered("True"), template=template)):
+        assert isinstance(verdict, Incomplete)
+        assert {resource_of(each) for each in verdict.create} <= set(HANDLER.kinds)
+
+
+def test_tekton_must_be_new_enough_and_so_must_shipwright() -> None:
+    needs = {each.definition: each for each in HANDLER.prerequisites}
+
+    assert needs.keys() == {
+        "builds.shipwright.io",
+        "buildruns.shipwright.io",
+        "buildstrategies.shipwright.io",
+        "clusterbuildstrategies.shipwright.io",
+        "taskruns.tekton.dev",
+    }
+    assert needs["buildruns.shipwright.io"].field == ("status", "executor")
+    assert needs["taskruns.tekton.dev"].oldest_release == "v0.59.0"
+    assert all(each.cure.startswith("install ") for each in needs.values())
+
+
 def test_a_build_that_is_refused_without_a_reason_is_still_a_failure() -> None:
     verdict = assess(registered("False"))
 
     assert isinstance(verdict, Failed)
     assert verdict.reason == "BuildRegistrationFailed"
+    assert verdict.result == {"image": "registry.example/hello:latest"}
 
 
 @pytest.mark.parametrize(
@@ -225,7 +301,52 @@ def test_a_build_that_is_refused_without_a_reason_is_still_a_failure() -> None:
 def test_a_run_that_has_not_ended_says_what_it_is_doing(
     condition: tuple[str | None, str, str], words: str
 ) -> None:
-    assert assess(registered("True"), a_run(*condition)) == Running(message=words)
+    assert message_of(assess(registered("True"), a_run(*condition))) == words
+
+
+def test_a_run_names_the_step_that_runs() -> None:
+    steps = [
+        {"container": "step-source-default", "terminated": {"exitCode": 0}},
+        {"container": "step-build", "running": {}},
+        {"container": "step-image-processing", "running": {}},
+    ]
+    steps[1]["running"] = steps[2]["running"] = {"startedAt": "2026-01-01T00:00:00Z"}
+
+    verdict = assess(a_run("Unknown", "Running"), a_taskrun("Unknown", "Running", steps=steps))
+
+    assert isinstance(verdict, Running)
+    assert verdict.step == "build"
+
+
+@pytest.mark.parametrize(
+    ("of_run", "of_build", "limit"),
+    [
+        ({}, {}, timedelta(minutes=16)),
+        ({}, {"timeout": "30m"}, timedelta(minutes=31)),
+        ({"timeout": "2h"}, {"timeout": "30m"}, timedelta(hours=2, minutes=1)),
+        ({"timeout": "soon"}, {"timeout": "0s"}, timedelta(minutes=16)),
+    ],
+)
+def test_an_attempt_may_take_as_long_as_its_timeout_says_and_some_grace(
+    of_run: Manifest, of_build: Manifest, limit: timedelta
+) -> None:
+    run, build = a_run("Unknown", "Running"), registered("True")
+    run["spec"] |= of_run
+    build = {**build, "spec": {**build["spec"], **of_build}}
+
+    verdict = assess(build, run)
+
+    assert isinstance(verdict, Running)
+    assert verdict.limit == limit
+
+
+def test_the_limit_counts_before_the_build_is_validated() -> None:
+    template = a_list(a_build(), a_build_run(spec={"timeout": "5m"}))
+
+    verdict = assess(registered(None), template=template)
+
+    assert isinstance(verdict, Running)
+    assert verdict.limit == timedelta(minutes=6)
 
 
 def test_a_completion_time_alone_ends_nothing() -> None:
@@ -248,14 +369,16 @@ def test_a_run_goes_on_though_its_build_is_gone() -> None:
 
 
 @pytest.mark.parametrize("reason", ["BuildRunCanceled", "Cancelled", "TaskRunCancelled"])
-def test_a_cancelled_run_is_cancelled_if_that_was_asked_for_and_else_failed(reason: str) -> None:
-    run = a_run("False", reason, "stopped")
+@pytest.mark.parametrize("cancel_reason", ["", "by ann"])
+def test_a_cancelled_run_says_also_what_it_is_if_nobody_asked_for_it(
+    reason: str, cancel_reason: str
+) -> None:
+    verdict = assess(a_run("False", reason, "stopped"), cancel_reason=cancel_reason)
 
-    assert assess(run, cancel_reason="by ann") == Cancelled(message="stopped")
-    verdict = assess(run)
-    assert isinstance(verdict, Failed)
-    assert (verdict.reason, verdict.retry) == (reason, Retry.NEVER)
-    assert "somebody else" in verdict.message
+    assert isinstance(verdict, Cancelled)
+    assert verdict.message == "stopped"
+    assert what_it_came_to(verdict) == (reason, "CancelledElsewhere", Retry.NEVER)
+    assert "somebody else" in verdict.unasked.message
 
 
 def test_a_cancel_that_comes_too_late_changes_nothing() -> None:
@@ -275,8 +398,89 @@ def test_a_cancel_waits_for_shipwright_to_have_stopped_the_run() -> None:
 
 def test_cancelling_patches_a_run_that_has_not_ended() -> None:
     assert HANDLER.cancel([registered("True"), a_run("Unknown", "Running")]) == Cancellation(
-        kind="BuildRun", name="work-1-r1-a1", patch={"spec": {"state": "BuildRunCanceled"}}
+        kind="BuildRun",
+        name="work-1-r1-a1",
+        resource_version="42",
+        patch={"spec": {"state": "BuildRunCanceled"}},
     )
+
+
+def test_a_pipeline_run_that_goes_on_keeps_a_cancelled_run_from_being_over() -> None:
+    run = a_run("False", "BuildRunCanceled", "marked canceled")
+    goes_on, done = (
+        a_taskrun(*condition) | {"kind": "PipelineRun"}
+        for condition in (("Unknown", "Running"), ("False", "Cancelled"))
+    )
+
+    waiting = assess(run, goes_on)
+
+    assert isinstance(waiting, Running)
+    assert waiting.message == "waiting for the PipelineRun to stop"
+    assert isinstance(assess(run, done), Cancelled)
+
+
+def a_stuck_run(**status: Any) -> dict[str, Any]:
+    """A BuildRun that was told to stop, and of which nothing was heard since."""
+    run = a_run("Unknown", "Running", **status)
+    run["spec"]["state"] = "BuildRunCanceled"
+    return run
+
+
+def if_stuck(*seen: Manifest) -> Succeeded | Failed | Cancelled | None:
+    verdict = assess(*seen)
+    assert isinstance(verdict, Running)
+    return verdict.if_stuck
+
+
+def test_a_stuck_run_whose_task_run_succeeded_has_built_its_image() -> None:
+    _, run, taskrun = recorded("success")
+    stuck = a_stuck_run(buildSpec=run["status"]["buildSpec"])
+
+    verdict = if_stuck(stuck, taskrun)
+
+    digest = "sha256:409754d2a278ef08cda05489c5893aca2dc013280c4b66a64d19a846b3dc3829"
+    assert isinstance(verdict, Succeeded)
+    assert verdict.result == {
+        "build_run": "work-1-r1-a1",
+        "git": {
+            "commit_sha": "5952cc5a25073cd7d4d87607e8c3d5a3a91ac398",
+            "commit_author": "rig",
+        },
+        "image": "registry.rig.local:5000/fx/success:latest",
+        "digest": digest,
+        "image_ref": f"registry.rig.local:5000/fx/success@{digest}",
+        "size": 1084762,
+    }
+
+
+@pytest.mark.parametrize(
+    ("case", "came_to"),
+    [
+        ("cancel", ("TaskRunCancelled", "CancelledElsewhere", Retry.NEVER)),
+        ("timeout", ("TaskRunTimeout", "Timeout", Retry.ALWAYS)),
+        ("step-oom", ("StepOOM", "OutOfMemory", Retry.NEVER)),
+        ("push-unauthorized", ("StepFailed", "PushUnclear", Retry.ALWAYS)),
+        ("run-step-fails", ("StepFailed", "StepFailed", Retry.ONCE)),
+    ],
+)
+def test_a_stuck_run_has_come_to_what_its_task_run_says(
+    case: str, came_to: tuple[str, str, Retry]
+) -> None:
+    *_, taskrun = recorded(case)
+
+    verdict = if_stuck(a_stuck_run(), taskrun)
+
+    assert verdict is not None
+    assert isinstance(verdict, Cancelled) is (case == "cancel")
+    assert what_it_came_to(verdict) == came_to
+
+
+def test_nobody_knows_what_becomes_of_a_run_that_goes_on_or_was_not_told_to_stop() -> None:
+    *_, taskrun = recorded("success")
+
+    assert if_stuck(a_stuck_run()) is None
+    assert if_stuck(a_stuck_run(), a_taskrun("Unknown", "Running")) is None
+    assert if_stuck(a_run("Unknown", "Running"), taskrun) is None
 
 
 @pytest.mark.parametrize(
@@ -295,63 +499,10 @@ def test_what_has_not_begun_has_ended_or_is_stopping_is_not_cancelled(
     assert HANDLER.cancel(seen) is None
 
 
-@pytest.mark.parametrize(
-    "template",
-    [
-        a_list(a_build(), {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}}),
-        a_list(a_build(), {"apiVersion": "v1", "kind": "ServiceAccount"}),
-        a_build(metadata={"namespace": "kube-system"}),
-        a_build(metadata={"labels": "all"}),
-    ],
-)
-def test_a_template_that_the_broker_should_have_refused_is_refused_here(
-    template: Manifest,
-) -> None:
-    with pytest.raises(InvalidWork):
-        assess(template=template)
-
-
 def test_stricter_rules_do_not_stop_what_is_running() -> None:
     verdict = assess(a_run("Unknown", "Running"), template={"kind": "Nonsense"})
 
     assert isinstance(verdict, Running)
-
-
-def test_the_build_runs_output_wins_over_the_builds() -> None:
-    run = a_run("True", "Succeeded", output={"digest": "sha256:1"})
-    run["spec"]["output"] = {"image": "r:5000/other:2"}
-
-    verdict = assess(run)
-
-    assert isinstance(verdict, Succeeded)
-    assert verdict.result["image"] == "r:5000/other:2"
-    assert verdict.result["image_ref"] == "r:5000/other@sha256:1"
-
-
-@pytest.mark.parametrize(
-    ("image", "reference"),
-    [
-        ("hello", "hello@sha256:1"),
-        ("hello:1", "hello@sha256:1"),
-        ("localhost:5000/hello", "localhost:5000/hello@sha256:1"),
-        ("localhost:5000/a/hello:1", "localhost:5000/a/hello@sha256:1"),
-        ("r/hello:1@sha256:0", "r/hello@sha256:1"),
-    ],
-)
-def test_an_image_reference_has_the_digest_in_the_place_of_the_tag(
-    image: str, reference: str
-) -> None:
-    verdict = assess(
-        a_run(
-            "True",
-            "Succeeded",
-            buildSpec={"output": {"image": image}},
-            output={"digest": "sha256:1"},
-        )
-    )
-
-    assert isinstance(verdict, Succeeded)
-    assert verdict.result["image_ref"] == reference
 
 
 def test_a_strategy_that_tells_no_digest_still_succeeds() -> None:
@@ -380,6 +531,42 @@ def test_findings_are_kept_and_bounded_and_the_image_is_not_offered() -> None:
     assert "image_ref" not in verdict.result
 
 
+FAIL_ON_FINDING = {"vulnerabilityScan": {"enabled": True, "failOnFinding": True}}
+FINDINGS = [{"id": "CVE-1", "severity": "high"}]
+
+
+@pytest.mark.parametrize(
+    ("of_run", "of_build", "found", "succeeds"),
+    [
+        ({}, FAIL_ON_FINDING, FINDINGS, False),
+        (FAIL_ON_FINDING, {}, FINDINGS, False),
+        ({}, FAIL_ON_FINDING, [], True),
+        ({}, {"vulnerabilityScan": {"enabled": True}}, FINDINGS, True),
+        ({"vulnerabilityScan": {"enabled": True}}, FAIL_ON_FINDING, FINDINGS, True),
+    ],
+)
+def test_findings_fail_a_build_that_asks_for_it_whoever_pushed_the_image(
+    of_run: Manifest, of_build: Manifest, found: list[Manifest], succeeds: bool
+) -> None:
+    run = a_run(
+        "True",
+        "Succeeded",
+        buildSpec={"output": {"image": "r/hello:1", **of_build}},
+        output={"digest": "sha256:1", "vulnerabilities": found},
+    )
+    run["spec"]["output"] = of_run
+
+    verdict = assess(run)
+
+    assert isinstance(verdict, Succeeded) is succeeds
+    assert isinstance(verdict, Succeeded | Failed)
+    assert verdict.result.get("vulnerabilities", []) == found
+    assert ("image_ref" in verdict.result) is succeeds
+    if isinstance(verdict, Failed):
+        assert what_it_came_to(verdict)[1:] == ("VulnerabilitiesFound", Retry.NEVER)
+        assert "CVE-1 (high)" in verdict.message
+
+
 def test_what_a_cluster_says_at_length_is_cut() -> None:
     git = {"commitSha": "c" * 100_000}
 
@@ -392,7 +579,101 @@ def test_what_a_cluster_says_at_length_is_cut() -> None:
 
 
 def test_the_verdict_is_of_the_attempt_that_was_asked_for() -> None:
-    verdict = HANDLER.assess(replace(a_work(), name="work-x-r2"), 7, [])
+    verdict = HANDLER.assess(replace(a_work(), name="work-x-r2"), 7, [], {})
 
     assert isinstance(verdict, Incomplete)
     assert verdict.create[-1]["metadata"]["name"] == "work-x-r2-a7"
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+REASONS = [
+    *sorted({reason for reason, *_ in EXPECTED.values()}),
+    *("Failed", "PipelineRunFailed", "BuildRegistrationFailed", "VolumeDoesNotExist"),
+    *("GitError", "GitAuthInvalidKey", "CreateContainerConfigError"),
+]
+A_REASON = st.sampled_from(REASONS) | ANYTHING
+A_NAME = st.sampled_from(["p", "step-image-processing", "step-source-default"]) | ANYTHING
+A_MESSAGE = st.sampled_from(['configmaps "c" not found', "reason: BuildNotFound"]) | ANYTHING
+
+
+def some(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """An object with some of these fields, or something else altogether."""
+    return st.fixed_dictionaries({}, optional=fields) | ANYTHING
+
+
+CONDITIONS = st.lists(
+    st.fixed_dictionaries(
+        {"type": st.just("Succeeded") | ANYTHING},
+        optional={
+            "status": st.sampled_from(["True", "False", "Unknown"]) | ANYTHING,
+            "reason": A_REASON,
+            "message": A_MESSAGE,
+        },
+    )
+    | ANYTHING,
+    max_size=2,
+)
+A_STATUS = some(
+    conditions=CONDITIONS | ANYTHING,
+    registered=st.sampled_from(["True", "False"]) | ANYTHING,
+    reason=A_REASON,
+    message=A_MESSAGE,
+    buildSpec=some(output=some(image=ANYTHING), strategy=some(name=A_NAME), timeout=ANYTHING),
+    executor=some(name=A_NAME, kind=ANYTHING),
+    failureDetails=some(
+        reason=A_REASON, message=A_MESSAGE, location=some(pod=A_NAME, container=A_NAME)
+    ),
+    output=some(digest=ANYTHING, size=ANYTHING, vulnerabilities=ANYTHING),
+    podName=A_NAME,
+    results=st.lists(some(name=st.just("shp-image-size"), value=ANYTHING), max_size=2),
+    steps=st.lists(
+        some(container=A_NAME, terminated=some(exitCode=st.sampled_from([1, 22]) | ANYTHING)),
+        max_size=2,
+    ),
+)
+
+
+@settings(deadline=None)
+@given(
+    of_build=st.none() | A_STATUS,
+    of_run=st.none() | A_STATUS,
+    of_taskrun=st.none() | A_STATUS,
+    of_pipelinerun=st.none() | A_STATUS,
+    is_stopping=st.booleans(),
+    found=ANYTHING,
+)
+def test_whatever_a_status_says_there_is_a_verdict_after_few_looks(
+    *,
+    of_build: Any,
+    of_run: Any,
+    of_taskrun: Any,
+    of_pipelinerun: Any,
+    is_stopping: bool,
+    found: Any,
+) -> None:
+    run = {"spec": {"state": "BuildRunCanceled"}} if is_stopping else {}
+    seen = [
+        {**thing, "status": status}
+        for thing, status in (
+            (a_build(), of_build),
+            (a_run() | run, of_run),
+            (a_taskrun(""), of_taskrun),
+            (a_taskrun("") | {"kind": "PipelineRun"}, of_pipelinerun),
+        )
+        if status is not None
+    ]
+
+    class Everything(dict[Lookup, Any]):
+        def get(self, key: Lookup, default: Any = None) -> Any:
+            return found
+
+    verdict = settle(
+        lambda evidence: HANDLER.assess(a_work(), 1, seen, evidence), Everything(), rounds=3
+    )
+
+    assert not isinstance(verdict, Unclear)
+    HANDLER.cancel(seen)

@@ -1,9 +1,13 @@
+import re
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,10 +16,13 @@ from brokkr.agent.handlers.build.manifests import (
     render_build,
     render_build_run,
     render_config_maps,
+    timeout_of,
+    timeout_of_template,
 )
 from brokkr.wire.custom_resource import ANNOTATION_TRACEPARENT
 from brokkr.work.errors import InvalidWork
 from brokkr.work.model import Manifest
+from brokkr.work.template import check_template
 from brokkr.work.trace import TraceContext
 from support.factories import WORK_ID, a_work
 from support.templates import a_build, a_build_run, a_config_map, a_list
@@ -40,7 +47,7 @@ def all_objects(template: Manifest) -> list[Manifest]:
     work = a_work(template=template)
     return [
         *render_config_maps(work, 2),
-        render_build(work, 2),
+        render_build(work, 2, DEFAULTS),
         render_build_run(work, 2, DEFAULTS),
     ]
 
@@ -54,32 +61,127 @@ def test_what_the_user_wrote_comes_through_unharmed(
     before = deepcopy(template)
     work = a_work(template=template)
 
-    assert render_build(work, 1)["spec"] == build["spec"]
+    assert render_build(work, 1, DEFAULTS)["spec"] == build["spec"]
     assert of_run.items() <= render_build_run(work, 1, DEFAULTS)["spec"].items()
     assert template == before
 
 
-def test_parameters_secrets_platforms_and_scans_come_through_unharmed() -> None:
-    spec = {
+# What a Build may say, one thing at a time; the agent has no opinion on any of it.
+OF_A_BUILD: Mapping[str, Manifest] = {
+    "a rootful strategy": {
+        "strategy": {"name": "buildah-shipwright-managed-push", "kind": "ClusterBuildStrategy"}
+    },
+    "a rootless strategy": {"strategy": {"name": "buildkit", "kind": "ClusterBuildStrategy"}},
+    "a strategy of the namespace": {"strategy": {"name": "ours", "kind": "BuildStrategy"}},
+    "a strategy of the default kind": {"strategy": {"name": "ours"}},
+    "step resources": {
+        "strategy": {
+            "name": "buildah",
+            "stepResources": [{"name": "build", "resources": {"limits": {"memory": "4Gi"}}}],
+        }
+    },
+    "a git source with a secret": {
         "source": {
             "type": "Git",
-            "git": {"url": "git@git.example:a/b.git", "revision": "v1", "cloneSecret": "clone"},
+            "git": {
+                "url": "git@git.example:a/b.git",
+                "revision": "v1",
+                "cloneSecret": "clone",
+                "depth": 0,
+            },
             "contextDir": "src",
-        },
+        }
+    },
+    "an OCI source": {
+        "source": {
+            "type": "OCI",
+            "ociArtifact": {"image": "r/source", "prune": "Never", "pullSecret": "pull"},
+        }
+    },
+    "parameters": {
         "paramValues": [
-            {"name": "build-args", "values": [{"value": "A=1"}]},
-            {"name": "platforms", "values": [{"value": "linux/arm64"}]},
-            {"name": "token", "secretValue": {"name": "s", "key": "k"}},
-        ],
+            {"name": "dockerfile", "value": "Dockerfile.x"},
+            {"name": "build-args", "values": [{"value": "A=1"}, {"value": "B=$(x)"}]},
+            {"name": "empty", "value": ""},
+            {"name": "mirror", "configMapValue": {"name": "c", "key": "k"}},
+            {
+                "name": "token",
+                "secretValue": {"name": "s", "key": "k", "format": "T=${SECRET_VALUE}"},
+            },
+            {"name": "tokens", "values": [{"secretValue": {"name": "s", "key": "k"}}]},
+        ]
+    },
+    "an environment": {
+        "env": [
+            {"name": "A", "value": "1"},
+            {"name": "B", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
+            {"name": "C", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "k"}}},
+            {"name": "D", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+        ]
+    },
+    "volumes": {
+        "volumes": [
+            {"name": "cache", "persistentVolumeClaim": {"claimName": "cache"}},
+            {"name": "certificates", "configMap": {"name": "c"}},
+            {"name": "netrc", "secret": {"secretName": "s"}},
+        ]
+    },
+    "where to run": {
+        "nodeSelector": {"kubernetes.io/arch": "arm64"},
+        "tolerations": [{"key": "builds", "operator": "Exists", "effect": "NoSchedule"}],
+    },
+    "who schedules and runs it": {"schedulerName": "packing", "runtimeClassName": "kata"},
+    "an image with all that is said of it": {
         "output": {
             "image": "r/hello:1",
             "pushSecret": "push",
-            "vulnerabilityScan": {"enabled": True, "failOnFinding": True},
-        },
-        "volumes": [{"name": "cache", "persistentVolumeClaim": {"claimName": "cache"}}],
-    }
+            "insecure": True,
+            "annotations": {"org.opencontainers.image.url": "https://example.com"},
+            "labels": {"maintainer": "ann"},
+            "timestamp": "SourceTimestamp",
+            "platforms": [{"os": "linux", "arch": "amd64"}, {"os": "linux", "arch": "arm64"}],
+            "vulnerabilityScan": {
+                "enabled": True,
+                "failOnFinding": True,
+                "ignore": {"id": ["CVE-1"], "severity": "low", "unfixed": True},
+            },
+        }
+    },
+    "a timeout": {"timeout": "1h30m"},
+    "a trigger": {"trigger": {"when": [{"name": "t", "type": "Image"}]}},
+}
 
-    assert render_build(a_work(template=a_build(spec=spec)), 1)["spec"].items() >= spec.items()
+# The same for a BuildRun, where it may say the same.
+OF_A_BUILD_RUN: Mapping[str, Manifest] = {
+    **{
+        case: OF_A_BUILD[case]
+        for case in (
+            *("parameters", "an environment", "volumes", "where to run", "a timeout"),
+            *("who schedules and runs it", "an image with all that is said of it"),
+        )
+    },
+    "step resources": {
+        "stepResources": [{"name": "build", "resources": {"requests": {"cpu": "2"}}}]
+    },
+    "a service account": {"serviceAccount": ".generate"},
+}
+
+
+@pytest.mark.parametrize("case", OF_A_BUILD)
+def test_a_build_comes_through_unharmed(case: str) -> None:
+    given = OF_A_BUILD[case]
+
+    rendered = render_build(a_work(template=a_build(spec=given)), 1, DEFAULTS)["spec"]
+
+    assert rendered == a_build(spec=given)["spec"]
+    assert all(run_of(a_build(spec=given)).get(field) is None for field in given)
+
+
+@pytest.mark.parametrize("case", OF_A_BUILD_RUN)
+def test_a_build_run_comes_through_unharmed(case: str) -> None:
+    given = OF_A_BUILD_RUN[case]
+
+    assert run_of(a_list(a_build(), a_build_run(spec=given))).items() >= given.items()
 
 
 def test_build_and_build_run_have_the_attempts_name_and_config_maps_their_own() -> None:
@@ -121,7 +223,7 @@ def test_the_users_labels_are_kept_unless_they_pose_as_brokkrs() -> None:
         "annotations": {"note": "hi", "brokkr.io/cancel": "forged"},
     }
 
-    build = render_build(a_work(template=a_build(metadata=metadata)), 1)["metadata"]
+    build = render_build(a_work(template=a_build(metadata=metadata)), 1, DEFAULTS)["metadata"]
 
     assert build["labels"]["team"] == "ml"
     assert build["annotations"] == {"note": "hi", "brokkr.io/build-name": "hello"}
@@ -141,6 +243,42 @@ def test_the_agent_fills_in_only_what_is_open() -> None:
 
 def test_a_timeout_of_the_build_is_not_overridden() -> None:
     assert "timeout" not in run_of(a_build(spec={"timeout": "5m"}))
+
+
+@pytest.mark.parametrize("timeout", ["0s", "0h0m", "-5m", "soon", "", 900, "9999999h"])
+@pytest.mark.parametrize("kind", ["Build", "BuildRun"])
+def test_a_timeout_that_would_never_end_a_build_is_refused_with_advice(
+    kind: str, timeout: object
+) -> None:
+    given = {kind: {"timeout": timeout}}
+    template = a_list(
+        a_build(spec=given.get("Build", {})), a_build_run(spec=given.get("BuildRun", {}))
+    )
+
+    # With the very first object, though it is the BuildRun's.
+    with pytest.raises(InvalidWork) as refusal:
+        render_build(a_work(template=template), 1, DEFAULTS)
+
+    assert refusal.value.field == "template.spec.timeout"
+    assert "leave it out for 900s" in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("of_run", "of_build", "timeout"),
+    [
+        ({}, {}, timedelta(minutes=15)),
+        ({}, {"timeout": "5m"}, timedelta(minutes=5)),
+        ({"timeout": "1h"}, {"timeout": "5m"}, timedelta(hours=1)),
+    ],
+)
+def test_the_build_runs_timeout_wins_over_the_builds_and_that_over_the_agents(
+    of_run: Manifest, of_build: Manifest, timeout: timedelta
+) -> None:
+    work = a_work(template=a_list(a_build(spec=of_build), a_build_run(spec=of_run)))
+    run = render_build_run(work, 1, DEFAULTS)
+
+    assert timeout_of_template(work, DEFAULTS) == timeout
+    assert timeout_of(run, render_build(work, 1, DEFAULTS), DEFAULTS) == timeout
 
 
 def test_without_a_service_account_of_the_agents_shipwright_chooses() -> None:
@@ -171,7 +309,7 @@ def test_no_limit_can_delete_a_build_run_that_was_not_read() -> None:
     retention = {"succeededLimit": 1, "failedLimit": 1, "atBuildDeletion": True}
     template = a_build(spec={"retention": retention})
 
-    assert "retention" not in render_build(a_work(template=template), 1)["spec"]
+    assert "retention" not in render_build(a_work(template=template), 1, DEFAULTS)["spec"]
     assert run_of(template)["retention"].keys() == {"ttlAfterSucceeded", "ttlAfterFailed"}
 
 
@@ -187,7 +325,7 @@ def test_an_oci_source_is_pruned_only_when_no_retry_can_need_it() -> None:
     source = {"type": "OCI", "ociArtifact": {"image": "r/source", "prune": "AfterPull"}}
     work = a_work(template=a_build(spec={"source": source}), max_retries=1)
 
-    first, last = render_build(work, 1), render_build(work, 2)
+    first, last = render_build(work, 1, DEFAULTS), render_build(work, 2, DEFAULTS)
 
     assert first["spec"]["source"]["ociArtifact"] == {"image": "r/source", "prune": "Never"}
     assert last["spec"]["source"] == source
@@ -199,6 +337,7 @@ def test_defaults_are_those_that_are_documented() -> None:
         timeout=timedelta(minutes=15),
         retention_succeeded=timedelta(hours=1),
         retention_failed=timedelta(hours=24),
+        deadline_grace=timedelta(minutes=1),
     )
 
 
@@ -208,10 +347,26 @@ def test_the_objects_of_an_attempt_name_its_span() -> None:
     work = replace(untraced, trace=trace)
 
     def spans_on(attempt: int) -> set[str]:
-        objects = [render_build(work, attempt), render_build_run(work, attempt, DEFAULTS)]
+        objects = [render_build(work, attempt, DEFAULTS), render_build_run(work, attempt, DEFAULTS)]
         return {each["metadata"]["annotations"][ANNOTATION_TRACEPARENT] for each in objects}
 
     assert len(spans_on(1)) == len(spans_on(2)) == 1
     assert spans_on(1) != spans_on(2)
     assert TraceContext.parse(*spans_on(1)) == trace.child(work.claim.claim_id).child(1)
-    assert ANNOTATION_TRACEPARENT not in render_build(untraced, 1)["metadata"]["annotations"]
+    assert (
+        ANNOTATION_TRACEPARENT not in render_build(untraced, 1, DEFAULTS)["metadata"]["annotations"]
+    )
+
+
+HOW_TO = Path(__file__).parents[5] / "docs" / "how-to" / "build-for-several-platforms.md"
+EXAMPLES = re.findall(r"```yaml\n(.*?)```", HOW_TO.read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_the_examples_for_several_platforms_can_be_submitted(example: str) -> None:
+    template = yaml.safe_load(example)
+
+    check_template("build", template)
+    build = render_build(a_work(template=template), 1, DEFAULTS)
+
+    assert "platforms" not in build["spec"]["output"]
