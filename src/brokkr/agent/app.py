@@ -15,7 +15,9 @@ from brokkr.agent.controller.decide import Policy
 from brokkr.agent.controller.loop import Controller
 from brokkr.agent.controller.workqueue import Workqueue
 from brokkr.agent.handlers.build.manifests import BuildDefaults
-from brokkr.agent.handlers.registry import handlers
+from brokkr.agent.handlers.build.policy import BuildPolicy
+from brokkr.agent.handlers.protocol import Handler
+from brokkr.agent.handlers.registry import find_installed, handlers
 from brokkr.agent.health import health_endpoint
 from brokkr.agent.heartbeat import Heart
 from brokkr.agent.intake import Intake
@@ -129,7 +131,7 @@ class _Parts:
         export: Callable[[Span], None] | None,
     ) -> None:
         crd, news = settings.work_crd, asyncio.Event()
-        kinds = handlers(_build_defaults(crd.build))
+        kinds = _handlers(settings)
         held = HeldClaims()
         to_reconcile, to_report = Workqueue(_jitter), Workqueue(_jitter)
 
@@ -279,6 +281,22 @@ class _Standing:
             **found,
             **{f"work type {k}": v for k, v in self.parts.prerequisites.lacking.items()},
         }
+
+
+def _handlers(settings: AgentSettings) -> dict[str, Handler]:
+    installed = find_installed()
+    for each in installed.left_out:
+        log.warning(
+            "work type left out",
+            type=each.work_type,
+            package=each.distribution,
+            problem=each.problem,
+        )
+    return handlers(
+        _build_defaults(settings.work_crd.build),
+        BuildPolicy(**settings.policy.model_dump()),
+        installed.handlers,
+    )
 
 
 def _build_defaults(build: BuildSettings) -> BuildDefaults:

@@ -2,14 +2,16 @@
 What can be configured about an agent, with units and defaults.
 
 The sections and their keys are those of the configuration file: ``[agent]``,
-``[agent.work_queue]``, ``[agent.work_crd]`` and ``[agent.work_crd.build]``.
+``[agent.work_queue]``, ``[agent.work_crd]``, ``[agent.work_crd.build]`` and
+``[agent.policy]``.
 """
 
+import json
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 
 from brokkr.work.durations import parse_duration
 
@@ -103,6 +105,60 @@ class HealthSettings(_Section):
     )
 
 
+def _read_list(value: object) -> object:
+    """Read what the environment can carry: a list as JSON, or with commas."""
+    if not isinstance(value, str):
+        return value
+    if not value.lstrip().startswith("["):
+        return [each.strip() for each in value.split(",") if each.strip()]
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise ValueError("begins like a JSON list and is none") from None
+
+
+def _check_pattern(pattern: str) -> str:
+    if not (pattern and pattern.isascii() and pattern.isprintable() and " " not in pattern):
+        raise ValueError("a pattern is made of visible ASCII characters, at least one")
+    if "://" in pattern or "@" in pattern:
+        raise ValueError("a pattern has no scheme and no user: registry.example.com/team-*")
+    return pattern
+
+
+Patterns = Annotated[
+    tuple[Annotated[str, Field(max_length=300), AfterValidator(_check_pattern)], ...],
+    BeforeValidator(_read_list),
+]
+
+
+class PolicySettings(_Section):
+    """``[agent.policy]``: what builds may name here; a list that is not set allows all.
+
+    Patterns know ``*`` and ``?``.  By environment: with commas, or as JSON.
+    """
+
+    registries: Patterns | None = Field(
+        default=None,
+        description="Where images may come from and go to: `registry.example.com` or "
+        "`registry.example.com/team-*`. Lists of patterns, here and below; not set: all, "
+        "`[]`: none. By environment with commas or as JSON.",
+    )
+    git_hosts: Patterns | None = Field(
+        default=None,
+        description="Hosts of repositories: `git.example.com`, or `git.example.com:8443` if the "
+        "port is not the usual one.",
+    )
+    strategies: Patterns | None = Field(
+        default=None, description="Build strategies: `buildah` or `ClusterBuildStrategy/buildah`."
+    )
+    service_accounts: Patterns | None = Field(
+        default=None, description="ServiceAccounts that a BuildRun may name."
+    )
+    secrets: Patterns | None = Field(
+        default=None, description="Secrets that a build may name, whatever for."
+    )
+
+
 class AgentSettings(_Section):
     """``[agent]``: who the agent is and where its broker and its cluster are."""
 
@@ -125,3 +181,4 @@ class AgentSettings(_Section):
     work_queue: WorkQueueSettings = WorkQueueSettings()
     work_crd: WorkCrdSettings = WorkCrdSettings()
     health: HealthSettings = HealthSettings()
+    policy: PolicySettings = PolicySettings()

@@ -201,17 +201,22 @@ def _keep_work(work: dict[str, Any]) -> dict[str, Any]:
 
 def _keep_build(build: dict[str, Any]) -> dict[str, Any]:
     kept = _without_managed_fields(build)
-    kept.pop("spec", None)
-    return kept
+    return {**kept, "spec": _keep_build_spec(kept.get("spec"))}
+
+
+def _keep_build_spec(spec: Any) -> dict[str, Any]:
+    """Keep what a verdict depends on."""
+    given = spec if isinstance(spec, dict) else {}
+    return {key: value for key, value in given.items() if key in ("output", "timeout")}
 
 
 def _keep_build_run(run: dict[str, Any]) -> dict[str, Any]:
     kept = _without_managed_fields(run)
     status = kept.get("status")
-    if not isinstance(status, dict) or not isinstance(status.get("buildSpec"), dict):
+    if not isinstance(status, dict) or "buildSpec" not in status:
         return kept
-    output = {k: v for k, v in status["buildSpec"].items() if k == "output"}
-    return {**kept, "status": {**status, "buildSpec": output}}
+    spec = _keep_build_spec(status["buildSpec"])
+    return {**kept, "status": {**status, "buildSpec": spec}}
 
 
 def _keep_executor(run: dict[str, Any]) -> dict[str, Any]:

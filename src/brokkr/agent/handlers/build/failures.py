@@ -75,6 +75,9 @@ from brokkr.work.model import Manifest
 CANCELLATIONS: Final = frozenset({"BuildRunCanceled", "Cancelled", "TaskRunCancelled"})
 """How a build ends that was told to stop, whoever told it."""
 
+POLICY_VIOLATION: Final = "PolicyViolation"
+"""A build that the agent's own operator does not allow; Shipwright never hears of it."""
+
 MAX_MESSAGE: Final = 800
 
 SOURCE_STEP: Final = "step-source-default"
@@ -179,6 +182,12 @@ TABLE: Final = (
         saying=POD_NOT_FOUND,
         retry=Retry.ALWAYS,
         why="the pod or its node was lost before it could be asked",
+    ),
+    Row(
+        name="PolicyViolation",
+        reasons=(POLICY_VIOLATION,),
+        retry=Retry.NEVER,
+        why="the agent's operator does not allow it: see [agent.policy]",
     ),
     # -- fetching the source
     Row(

@@ -24,6 +24,7 @@ from typing import Final, TypeVar
 from brokkr.agent.handlers.build.execution import Execution, execution_of
 from brokkr.agent.handlers.build.failures import (
     CANCELLATIONS,
+    POLICY_VIOLATION,
     Signs,
     judge,
     judge_now,
@@ -40,6 +41,7 @@ from brokkr.agent.handlers.build.manifests import (
     timeout_of_template,
 )
 from brokkr.agent.handlers.build.phrases import printable
+from brokkr.agent.handlers.build.policy import ANYTHING_GOES, BuildPolicy, check_policy
 from brokkr.agent.handlers.build.reading import condition_of, has_ended, text_of
 from brokkr.agent.handlers.build.result import fails_on_finding, result_of, vulnerabilities_of
 from brokkr.agent.handlers.protocol import Cancellation, Prerequisite, Related
@@ -118,8 +120,9 @@ class BuildHandler:
         ),
     )
 
-    def __init__(self, defaults: BuildDefaults) -> None:
+    def __init__(self, defaults: BuildDefaults, policy: BuildPolicy = ANYTHING_GOES) -> None:
         self._defaults = defaults
+        self._policy = policy
 
     def assess(
         self, work: Work, attempt: int, seen: Sequence[Manifest], evidence: Evidence
@@ -128,6 +131,9 @@ class BuildHandler:
         build, run = _find(seen, "Build"), _find(seen, "BuildRun")
         if run is not None:
             return self._assess_run(work, execution_of(run, seen), build, evidence)
+        violation = check_policy(work.template, self._policy)
+        if violation is not None:
+            return judge_now(Signs(reason=POLICY_VIOLATION, message=str(violation)), {})
         if build is None:
             # The Build comes last: where it exists, the ConfigMaps do too.
             return Incomplete(

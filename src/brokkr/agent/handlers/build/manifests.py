@@ -26,28 +26,14 @@ The templates given here have passed :func:`brokkr.work.template.check_template`
 #
 # A timeout of zero is none at all in Tekton, and what cannot be read is refused by the API
 # server only once an attempt has begun.  So both are refused before, with advice.
-#
-# Note [An owner and no controller]
-#
-# Owner references to the Work make Kubernetes clean up behind a lost agent.  They are
-# not *controller* references: Shipwright wants to be able to set its own.  Nor do they
-# block the owner's deletion, which would need a permission that agents do not have.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
+from brokkr.agent.handlers.attempt_objects import attempt_metadata
 from brokkr.agent.handlers.build.reading import part_of
-from brokkr.wire.custom_resource import (
-    ANNOTATION_TRACEPARENT,
-    API_VERSION,
-    KIND,
-    LABEL_ATTEMPT,
-    LABEL_ROUND,
-    LABEL_WORK,
-    LABEL_WORK_ID,
-)
 from brokkr.work.durations import parse_duration, render_duration
 from brokkr.work.errors import InvalidWork
 from brokkr.work.model import Manifest, Work
@@ -57,7 +43,6 @@ from brokkr.work.template import documents
 ANNOTATION_BUILD_NAME: Final = "brokkr.io/build-name"
 """On a Build and its BuildRun: the name that the user gave the Build."""
 
-_OURS: Final = "brokkr.io/"
 _LONGEST: Final = timedelta(hours=2_562_047)
 """What Kubernetes can store as a duration."""
 
@@ -165,36 +150,11 @@ def _document(work: Work, kind: str) -> Manifest:
 
 
 def _metadata(document: Manifest, work: Work, attempt: int, *, name: str) -> dict[str, Any]:
-    annotations = _theirs(document, "annotations")
+    metadata = attempt_metadata(document, work, attempt, name=name)
     given_name = _document(work, "Build").get("metadata", {}).get("name")
     if given_name is not None:
-        annotations[ANNOTATION_BUILD_NAME] = given_name
-    if work.span is not None:
-        annotations[ANNOTATION_TRACEPARENT] = str(work.span.child(attempt))
-    return {
-        "name": name,
-        "namespace": work.namespace,
-        "labels": {
-            **_theirs(document, "labels"),
-            LABEL_WORK_ID: str(work.claim.work_id),
-            LABEL_WORK: work.name,
-            LABEL_ROUND: str(work.claim.round),
-            LABEL_ATTEMPT: str(attempt),
-        },
-        "annotations": annotations,
-        # See Note [An owner and no controller].
-        "ownerReferences": [
-            {"apiVersion": API_VERSION, "kind": KIND, "name": work.name, "uid": work.uid}
-        ],
-    }
-
-
-def _theirs(document: Manifest, field: str) -> dict[str, Any]:
-    """Return the user's labels or annotations, without any that pose as ours."""
-    given = document.get("metadata", {}).get(field) or {}
-    if not isinstance(given, Mapping):
-        raise InvalidWork(f"template.metadata.{field}", "must be an object")
-    return {key: value for key, value in given.items() if not key.startswith(_OURS)}
+        metadata["annotations"][ANNOTATION_BUILD_NAME] = given_name
+    return metadata
 
 
 def _keep_bundle(spec: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""The work type ``job``: a Job of Kubernetes' own."""
