@@ -30,9 +30,9 @@ seconds, however often somebody asks.
 AGENT_HEAD = """\
 # Metrics of an agent
 
-`GET /metrics` at `agent.health.host` and `agent.health.port` answers in Prometheus' text format. Beside
-it are `/healthz`, which answers as long as the process does, and `/readyz`, which is 503 and says why
-while broker or cluster are away, or a type of work is unavailable.
+`GET /metrics` at `agent.health.host` and `agent.health.port` answers in Prometheus' text format.
+Beside it are `/healthz`, which answers as long as the process does, and `/readyz`, which is 503 and
+says why while broker or cluster are away, or a type of work is unavailable.
 
 The failure classes are those of [the table](failures.md).
 """
@@ -50,15 +50,13 @@ def render(head: str, metrics: BrokerMetrics | AgentMetrics) -> str:
         if hasattr(metric, "_labelnames")
     }
     registry: CollectorRegistry = metrics.registry
-    return (
-        head
-        + TABLE_HEAD
-        + "".join(
-            f"| `{family.name}{'_total' if family.type == 'counter' else ''}` | {family.type} "
-            f"| {' '.join(f'`{each}`' for each in labels[family.name])} | {family.documentation} |\n"
-            for family in sorted(registry.collect(), key=lambda family: family.name)
-        )
-    )
+    rows = [
+        f"| `{family.name}{'_total' if family.type == 'counter' else ''}` | {family.type} "
+        f"| {' '.join(f'`{each}`' for each in labels[family.name])} "
+        f"| {family.documentation} |\n"
+        for family in sorted(registry.collect(), key=lambda family: family.name)
+    ]
+    return head + TABLE_HEAD + "".join(rows)
 
 
 def the_documents() -> dict[str, str]:

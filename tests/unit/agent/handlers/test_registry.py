@@ -129,7 +129,7 @@ def test_a_package_beside_the_agent_brings_a_work_type(install: Install) -> None
     installed = find_installed().handlers
 
     assert installed["errand"].executor == "Errand"
-    assert handlers(BuildDefaults(), installed).keys() >= {"build", "errand"}
+    assert handlers(BuildDefaults(), installed=installed).keys() >= {"build", "errand"}
 
 
 def test_a_package_that_is_of_no_use_is_named_and_the_others_go_on(

@@ -126,7 +126,7 @@ class BuildHandler:
 
     def assess(
         self, work: Work, attempt: int, seen: Sequence[Manifest], evidence: Evidence
-    ) -> Verdict:
+    ) -> Verdict | Unclear:
         """Say what the Build and the BuildRun of this attempt have come to."""
         build, run = _find(seen, "Build"), _find(seen, "BuildRun")
         if run is not None:
@@ -174,7 +174,7 @@ class BuildHandler:
 
     def _assess_run(
         self, work: Work, execution: Execution, build: Manifest | None, evidence: Evidence
-    ) -> Verdict:
+    ) -> Verdict | Unclear:
         run = execution.run
         condition = condition_of(run)
         reason, message = text_of(condition, "reason"), text_of(condition, "message")

@@ -22,7 +22,6 @@ from brokkr.agent.handlers.verdict import (
     Unclear,
     Verdict,
 )
-from brokkr.agent.kinds import resource_of
 from brokkr.work.model import Manifest
 from support.factories import a_work
 from support.recordings import CASES, logs_of, recorded, settle
@@ -262,7 +261,8 @@ def test_all_that_an_attempt_is_made_of_is_of_the_handlers_kinds() -> None:
 
     for verdict in (assess(template=template), assess(registered("True"), template=template)):
         assert isinstance(verdict, Incomplete)
-        assert {resource_of(each) for each in verdict.create} <= set(HANDLER.kinds)
+        made = {(each["apiVersion"], each["kind"]) for each in verdict.create}
+        assert made <= {(each.api_version, each.kind) for each in HANDLER.kinds}
 
 
 def test_tekton_must_be_new_enough_and_so_must_shipwright() -> None:
