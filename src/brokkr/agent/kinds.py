@@ -60,6 +60,12 @@ CRDS: Final = Resource(
 )
 ROLES: Final = Resource("rbac.authorization.k8s.io", "v1", "Role", "roles")
 ROLE_BINDINGS: Final = Resource("rbac.authorization.k8s.io", "v1", "RoleBinding", "rolebindings")
+CLUSTER_ROLES: Final = Resource(
+    "rbac.authorization.k8s.io", "v1", "ClusterRole", "clusterroles", namespaced=False
+)
+CLUSTER_ROLE_BINDINGS: Final = Resource(
+    "rbac.authorization.k8s.io", "v1", "ClusterRoleBinding", "clusterrolebindings", namespaced=False
+)
 
 _BY_KIND: Final[Mapping[tuple[str, str], Resource]] = MappingProxyType(
     {
@@ -68,7 +74,7 @@ _BY_KIND: Final[Mapping[tuple[str, str], Resource]] = MappingProxyType(
             *(WORKS, BUILDS, BUILD_RUNS, BUILD_STRATEGIES, CLUSTER_BUILD_STRATEGIES),
             *(TASK_RUNS, PIPELINE_RUNS),
             *(CONFIG_MAPS, SECRETS, SERVICE_ACCOUNTS, EVENTS, NAMESPACES, CRDS),
-            *(ROLES, ROLE_BINDINGS),
+            *(ROLES, ROLE_BINDINGS, CLUSTER_ROLES, CLUSTER_ROLE_BINDINGS),
         )
     }
 )

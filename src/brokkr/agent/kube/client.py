@@ -27,7 +27,7 @@ from brokkr.agent.kube.errors import (
     KubeUnavailable,
     error_of,
 )
-from brokkr.agent.kinds import Resource
+from brokkr.agent.kinds import SERVICE_ACCOUNTS, Resource
 from brokkr.work.model import Manifest
 
 FIELD_MANAGER: Final = "brokkr-agent"
@@ -116,6 +116,24 @@ class KubeClient:
             KubeAlreadyExists: Its name is taken.
         """
         return await self._json("POST", resource.path(namespace), body=manifest)
+
+    async def create_token(
+        self, namespace: str, service_account: str, *, lifetime: timedelta
+    ) -> str:
+        """
+        Return a new token of a service account; the server may give it a shorter life.
+
+        Raises:
+            KubeNotFound: There is no such account.
+        """
+        request = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {"expirationSeconds": round(lifetime.total_seconds())},
+        }
+        path = SERVICE_ACCOUNTS.path(namespace, service_account, "token")
+        token: str = (await self._json("POST", path, body=request))["status"]["token"]
+        return token
 
     async def apply(
         self,
