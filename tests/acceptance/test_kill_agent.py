@@ -18,7 +18,6 @@ import pytest
 from brokkr.agent.kinds import WORKS
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.config import KubeConfig
-from brokkr.local.control_plane import ControlPlane
 from brokkr.local.process import Server
 from brokkr.wire.bodies import RegisterAgent, SubmitWork, TargetBody, WorkBody, WorkState
 from brokkr.wire.custom_resource import ANNOTATION_ACKNOWLEDGED
@@ -84,7 +83,7 @@ class Stage:
 async def stage(
     tmp_path: Path,
     broker: RunningBroker,
-    control_plane: ControlPlane,
+    agent_kubeconfig: Path,
     kube: KubeClient,
     namespace: str,
 ) -> AsyncIterator[Stage]:
@@ -97,7 +96,7 @@ async def stage(
         folder=tmp_path,
         broker=broker,
         key=agent.key,
-        kubeconfig=control_plane.kubeconfig,
+        kubeconfig=agent_kubeconfig,
         namespace=namespace,
         shipwright=shipwright,
     )

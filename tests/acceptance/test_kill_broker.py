@@ -9,7 +9,6 @@ import pytest
 from brokkr.agent.kube.client import KubeClient
 from brokkr.broker.db.keys import create_admin_key
 from brokkr.client import BrokerClient
-from brokkr.local.control_plane import ControlPlane
 from brokkr.local.process import free_port
 from brokkr.wire.bodies import RegisterAgent, SubmitWork, TargetBody, WorkBody, WorkState
 from brokkr.work.errors import BrokerUnavailable
@@ -27,7 +26,7 @@ KILLS = 3
 async def test_every_work_ends_once_though_the_broker_is_killed_meanwhile(
     tmp_path: Path,
     database_url: str,
-    control_plane: ControlPlane,
+    agent_kubeconfig: Path,
     kube: KubeClient,
     namespace: str,
 ) -> None:
@@ -43,7 +42,7 @@ async def test_every_work_ends_once_though_the_broker_is_killed_meanwhile(
             tmp_path,
             broker_url=broker_url,
             key=agent.key,
-            kubeconfig=control_plane.kubeconfig,
+            kubeconfig=agent_kubeconfig,
             namespace=namespace,
             settings={"AGENT__WORK_QUEUE__MAX_CONCURRENT": "2"},
         ):

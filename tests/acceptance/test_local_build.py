@@ -16,6 +16,7 @@ import pytest
 from brokkr.agent.kinds import BUILD_RUNS, SECRETS, WORKS
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.config import KubeConfig
+from brokkr.agent.kube.errors import KubeForbidden
 from brokkr.client import BrokerClient
 from brokkr.local.binaries import ensure_programs
 from brokkr.local.credentials import Credentials
@@ -170,6 +171,23 @@ async def test_an_image_is_built_from_private_git_and_pushed_to_a_private_regist
     assert len(digests) == 1
     assert work.result["git"]["commit_sha"]
     assert work.result["size"] > 0
+
+
+async def test_the_agent_has_built_that_without_being_allowed_to_read_a_secret(
+    system: LocalSystem, client: BrokerClient
+) -> None:
+    (agent,) = [each for each in system.servers if each.name == "agent"]
+    variables = Path(f"/proc/{agent.pid}/environ").read_text().split("\0")
+    (kubeconfig,) = [
+        each.partition("=")[2]
+        for each in variables
+        if each.startswith("BROKKR__AGENT__KUBECONFIG=")
+    ]
+
+    async with KubeClient(KubeConfig.load(Path(kubeconfig))) as as_agent:
+        assert (await as_agent.list(WORKS, NAMESPACE))[0] is not None
+        with pytest.raises(KubeForbidden, match="cannot get resource"):
+            await as_agent.get(SECRETS, NAMESPACE, CLONE_SECRET)
 
 
 async def test_a_revision_that_does_not_exist_is_a_permanent_failure(

@@ -16,7 +16,6 @@ from brokkr.agent.kube.client import KubeClient
 from brokkr.broker.db.keys import create_admin_key
 from brokkr.broker.db.pool import connect
 from brokkr.client import BrokerClient
-from brokkr.local.control_plane import ControlPlane
 from brokkr.local.process import free_port
 from brokkr.wire.bodies import RegisterAgent, SubmitWork, TargetBody, WorkBody, WorkState
 from brokkr.wire.custom_resource import ANNOTATION_TRACEPARENT
@@ -62,7 +61,7 @@ class Stage:
 def run_stage(
     tmp_path: Path,
     database_url: str,
-    control_plane: ControlPlane,
+    agent_kubeconfig: Path,
     kube: KubeClient,
     namespace: str,
 ) -> Any:
@@ -79,7 +78,7 @@ def run_stage(
                 tmp_path,
                 broker_url=url,
                 key=agent.key,
-                kubeconfig=control_plane.kubeconfig,
+                kubeconfig=agent_kubeconfig,
                 namespace=namespace,
             ):
                 yield Stage(tmp_path, url, admin_key, agent.key, admin, kube, namespace)

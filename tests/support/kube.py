@@ -8,6 +8,7 @@ would keep the controller manager busy during the tests that follow.
 from collections.abc import AsyncIterator
 from importlib.resources import files
 from itertools import count
+from pathlib import Path
 
 import pytest
 import yaml
@@ -15,6 +16,7 @@ import yaml
 from brokkr.agent.kinds import NAMESPACES
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.config import KubeConfig
+from brokkr.local.agent_account import agent_kubeconfig as run_agent_kubeconfig
 from brokkr.local.control_plane import ControlPlane
 from brokkr.local.control_plane import control_plane as run_control_plane
 from brokkr.work.model import Manifest
@@ -53,3 +55,26 @@ async def namespace(kube: KubeClient) -> str:
     manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
     await kube.create(NAMESPACES, None, manifest)
     return name
+
+
+@pytest.fixture
+async def agent_kubeconfig(
+    control_plane: ControlPlane, namespace: str, tmp_path: Path
+) -> AsyncIterator[Path]:
+    """A kubeconfig with the agent's permissions in this test's namespace, and no others."""
+    async with run_agent_kubeconfig(
+        control_plane.kubeconfig,
+        tmp_path / "agent-account",
+        say=print,
+        namespace=namespace,
+        # So that no two tests share an account, and with it what it may do.
+        agent_namespace=namespace,
+    ) as kubeconfig:
+        yield kubeconfig
+
+
+@pytest.fixture
+async def agent_kube(agent_kubeconfig: Path) -> AsyncIterator[KubeClient]:
+    """The agent's client."""
+    async with KubeClient(KubeConfig.load(agent_kubeconfig)) as client:
+        yield client

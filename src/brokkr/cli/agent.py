@@ -10,6 +10,12 @@ import typer
 
 from brokkr.agent.app import run as run_agent
 from brokkr.agent.kube.errors import KubeError
+from brokkr.agent.kube.permissions import (
+    AGENT_NAMESPACE,
+    SERVICE_ACCOUNT,
+    WORK_NAMESPACE,
+    render_yaml,
+)
 from brokkr.cli.arguments import parse_changes, parse_pairs
 from brokkr.cli.logs import log_to_stderr
 from brokkr.cli.output import (
@@ -210,6 +216,23 @@ def undrain(
 def crd() -> None:
     """Print the definition of the Work resource, for `kubectl apply -f -`."""
     print(files("brokkr.agent.kube").joinpath("crd.yaml").read_text(), end="")
+
+
+@app.command()
+def rbac(
+    namespace: Annotated[str, typer.Option(help="Where Work is run.")] = WORK_NAMESPACE,
+    agent_namespace: Annotated[
+        str, typer.Option(help="Where the agent itself runs.")
+    ] = AGENT_NAMESPACE,
+    service_account: Annotated[str, typer.Option(help="As whom it runs there.")] = SERVICE_ACCOUNT,
+) -> None:
+    """Print the agent's permissions, for `kubectl apply -f -`."""
+    print(
+        render_yaml(
+            namespace=namespace, agent_namespace=agent_namespace, service_account=service_account
+        ),
+        end="",
+    )
 
 
 def _table(agents: list[AgentBody]) -> str:

@@ -19,7 +19,6 @@ a socket in its own folder.
 
 import asyncio
 import base64
-import os
 import secrets
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -38,6 +37,7 @@ from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.config import KubeConfig
 from brokkr.agent.kube.errors import KubeError
 from brokkr.local.binaries import KubernetesPrograms, kubernetes_programs
+from brokkr.local.folder import write_private
 from brokkr.local.process import ServerFailed, free_port, is_listening, running
 from brokkr.work.model import Manifest
 
@@ -140,7 +140,7 @@ async def _api_server(
         shutil.rmtree(folder / "pki", ignore_errors=True)
         token, port = secrets.token_urlsafe(32), free_port()
         plane = ControlPlane(kubeconfig=folder / "kubeconfig", url=f"https://127.0.0.1:{port}")
-        _write_private(folder / "tokens.csv", f"{token},admin,admin,system:masters\n")
+        write_private(folder / "tokens.csv", f"{token},admin,admin,system:masters\n")
 
         async def is_ready(
             plane: ControlPlane = plane, token: str = token, port: int = port
@@ -245,11 +245,4 @@ def _write_kubeconfig(plane: ControlPlane, authority: Path, token: str) -> None:
         "contexts": [{"name": "local", "context": {"cluster": "local", "user": "admin"}}],
         "current-context": "local",
     }
-    _write_private(plane.kubeconfig, yaml.safe_dump(document, sort_keys=False))
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read, from its first byte on."""
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text)
+    write_private(plane.kubeconfig, yaml.safe_dump(document, sort_keys=False))

@@ -64,6 +64,19 @@ def sole_use_of(folder: Path) -> Iterator[None]:
         _empty(folder)
 
 
+def write_private(path: Path, text: str) -> None:
+    """
+    Write a file that only its owner may read, from its first byte on.
+
+    Whoever reads it meanwhile reads the old one, or the whole new one.
+    """
+    new = path.with_name(f".{path.name}.new")
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    new.replace(path)
+
+
 def _empty(folder: Path) -> None:
     """Remove all but the lock; processes that a killed predecessor left may still write."""
     deadline = monotonic() + _LAST_WRITES_SECONDS

@@ -32,6 +32,7 @@ from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.config import KubeConfig
 from brokkr.agent.kube.errors import KubeAlreadyExists
 from brokkr.client import BrokerClient
+from brokkr.local.agent_account import agent_kubeconfig
 from brokkr.local.binaries import ensure_programs
 from brokkr.local.control_plane import control_plane
 from brokkr.local.credentials import Credentials
@@ -68,6 +69,7 @@ class LocalSystem:
     """A running system, and what one needs to use it.
 
     Attributes:
+        kubeconfig: The administrator's; the agent has one with less in it.
         registry: What image names begin with: ``127.0.0.1:5000``.
         git_url: Where the published folders are: ``{git_url}/{name}.git``.
     """
@@ -108,8 +110,8 @@ async def local_system(
     Args:
         folder: For data, logs and keys; emptied before and after.
         say: Told, in whole lines, what takes long and what is different than asked for.
-        kubeconfig: A cluster with a Shipwright of its own; without it, an API server and
-            the build runner, which stands in for Shipwright, are started here.
+        kubeconfig: The administrator's, of a cluster with a Shipwright of its own; without it,
+            an API server and the build runner, which stands in for Shipwright, are started here.
         sources: Folders to be published as git repositories of their names.
         credentials: Asked for by git server and registry; None lets everybody in.
 
@@ -240,7 +242,12 @@ class _Starter:
         return url, await _admin_key(settings)
 
     async def agent(self, broker_url: str, admin_key: str, kubeconfig: Path) -> None:
-        """Register an agent for this machine, and start it."""
+        """Register an agent for this machine, and start it with its own permissions."""
+        own = await self._stack.enter_async_context(
+            agent_kubeconfig(
+                kubeconfig, self._folder / "agent-account", say=self._say, namespace=NAMESPACE
+            )
+        )
         async with BrokerClient(broker_url, admin_key) as client:
             registered = await client.register_agent(
                 RegisterAgent(name=AGENT, cluster_name=AGENT, labels={"env": "local"})
@@ -255,7 +262,7 @@ class _Starter:
                 {
                     "BROKKR__AGENT__BROKER_URL": broker_url,
                     "BROKKR__AGENT__KEY": registered.key,
-                    "BROKKR__AGENT__KUBECONFIG": str(kubeconfig),
+                    "BROKKR__AGENT__KUBECONFIG": str(own),
                     "BROKKR__AGENT__WORK_CRD__NAMESPACE": NAMESPACE,
                     # Nobody wants to wait minutes for a retry on his own machine.
                     "BROKKR__AGENT__WORK_CRD__RETRY_BASE_DELAY_SECONDS": "5",

@@ -110,7 +110,7 @@ class Stage:
 
 @pytest.fixture
 async def stage(
-    broker: RunningBroker, control_plane: ControlPlane, kube: KubeClient, namespace: str
+    broker: RunningBroker, agent_kubeconfig: Path, kube: KubeClient, namespace: str
 ) -> Stage:
     registered = await broker.admin.register_agent(
         RegisterAgent(name=namespace, labels={"stage": namespace})
@@ -124,7 +124,7 @@ async def stage(
         settings=AgentSettings(
             broker_url=broker.url,
             key=SecretStr(registered.key),
-            kubeconfig=control_plane.kubeconfig,
+            kubeconfig=agent_kubeconfig,
             work_queue=WorkQueueSettings(max_concurrent=2, poll_interval_seconds=1),
             work_crd=WorkCrdSettings(
                 namespace=namespace,
@@ -540,7 +540,7 @@ async def test_a_result_outlives_its_resource_if_that_is_deleted_before_it_was_r
 
 
 async def test_an_api_server_that_takes_nothing_for_a_while_is_no_failed_attempt(
-    stage: Stage, tmp_path: Path, control_plane: ControlPlane
+    stage: Stage, tmp_path: Path, agent_kubeconfig: Path
 ) -> None:
     is_away = asyncio.Event()
     refused: list[str] = []
@@ -552,12 +552,12 @@ async def test_an_api_server_that_takes_nothing_for_a_while_is_no_failed_attempt
             raise ConnectionError
         yield
 
-    config = KubeConfig.load(control_plane.kubeconfig)
+    config = KubeConfig.load(agent_kubeconfig)
     async with (
         proxy(config.server, around_write, tls=config.tls) as url,
         stage.shipwright(evicted_at_first) as played,
     ):
-        kubeconfig = proxied_kubeconfig(control_plane.kubeconfig, url, tmp_path / "kubeconfig")
+        kubeconfig = proxied_kubeconfig(agent_kubeconfig, url, tmp_path / "kubeconfig")
         stage.settings = stage.settings.model_copy(update={"kubeconfig": kubeconfig})
         async with stage.agent():
             is_away.set()
@@ -580,9 +580,14 @@ async def test_a_wrong_key_is_said_at_once(stage: Stage) -> None:
         await run(wrong)
 
 
-async def test_a_missing_namespace_is_said_at_once(stage: Stage) -> None:
+async def test_a_missing_namespace_is_said_at_once(
+    stage: Stage, control_plane: ControlPlane
+) -> None:
     crd = stage.settings.work_crd.model_copy(update={"namespace": "nowhere"})
-    wrong = stage.settings.model_copy(update={"work_crd": crd})
+    # Only somebody with more permissions can tell a missing namespace from a forbidden one.
+    wrong = stage.settings.model_copy(
+        update={"work_crd": crd, "kubeconfig": control_plane.kubeconfig}
+    )
     with pytest.raises(ClusterNotReady, match="kubectl create namespace nowhere"):
         await run(wrong)
 

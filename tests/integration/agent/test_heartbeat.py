@@ -42,7 +42,7 @@ PATIENCE = timedelta(minutes=1)
 
 
 async def test_a_controller_that_is_stuck_loses_its_leases_and_gets_them_back(
-    broker: RunningBroker, kube: KubeClient, namespace: str
+    broker: RunningBroker, agent_kube: KubeClient, namespace: str
 ) -> None:
     agent = await broker.admin.register_agent(RegisterAgent(name="edge"))
     work = await broker.admin.submit_work(
@@ -60,12 +60,12 @@ async def test_a_controller_that_is_stuck_loses_its_leases_and_gets_them_back(
 
     async with BrokerClient(broker.url, agent.key) as client:
         claim = await client.claim_work(work.id, ClaimOne())
-        await create_work(kube, namespace, claim, agent_id=agent.id)
+        await create_work(agent_kube, namespace, claim, agent_id=agent.id)
         queue, held = Workqueue(jitter=lambda: 1.0), HeldClaims()
         metrics = Metrics()
-        caches = Caches(kube, namespace, agent_id=agent.id, handlers=(), on_change=queue.add)
+        caches = Caches(agent_kube, namespace, agent_id=agent.id, handlers=(), on_change=queue.add)
         prerequisites = Prerequisites(
-            kube=kube,
+            kube=agent_kube,
             namespace=namespace,
             handlers=handlers(BuildDefaults()),
             objection="nobody should",
@@ -75,7 +75,7 @@ async def test_a_controller_that_is_stuck_loses_its_leases_and_gets_them_back(
         )
         await prerequisites.look()
         controller = Controller(
-            kube=kube,
+            kube=agent_kube,
             caches=caches,
             handlers={},
             policy=Policy(backoff=Backoff(), keep_succeeded=timedelta(1), keep_failed=timedelta(1)),
@@ -88,14 +88,14 @@ async def test_a_controller_that_is_stuck_loses_its_leases_and_gets_them_back(
         heart = Heart(
             agent=agent,
             client=client,
-            kube=kube,
+            kube=agent_kube,
             caches=caches,
             held=held,
             controller=controller,  # it is never run
             intake=Intake(
                 agent=agent,
                 client=client,
-                kube=kube,
+                kube=agent_kube,
                 caches=caches,
                 held=held,
                 namespace=namespace,

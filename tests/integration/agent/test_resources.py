@@ -41,23 +41,25 @@ def a_claim(*, claim_id: UUID | None = None, work_id: UUID | None = None, **spec
     )
 
 
-async def test_writing_a_claim_twice_makes_one_resource(kube: KubeClient, namespace: str) -> None:
+async def test_writing_a_claim_twice_makes_one_resource(
+    kube: KubeClient, agent_kube: KubeClient, namespace: str
+) -> None:
     claim = a_claim()
-    await create_work(kube, namespace, claim, agent_id=AGENT_ID)
+    await create_work(agent_kube, namespace, claim, agent_id=AGENT_ID)
     first = await kube.get(WORKS, namespace, work_name(claim.id, round=1))
-    await create_work(kube, namespace, claim, agent_id=AGENT_ID)
+    await create_work(agent_kube, namespace, claim, agent_id=AGENT_ID)
 
     (only,), _ = await kube.list(WORKS, namespace)
     assert only["metadata"]["uid"] == first["metadata"]["uid"]
 
 
 async def test_an_adopted_resource_carries_the_current_claim_id(
-    kube: KubeClient, namespace: str
+    kube: KubeClient, agent_kube: KubeClient, namespace: str
 ) -> None:
     before = a_claim()
     now = a_claim(work_id=before.id)
-    await create_work(kube, namespace, before, agent_id=AGENT_ID)
-    await create_work(kube, namespace, now, agent_id=AGENT_ID)
+    await create_work(agent_kube, namespace, before, agent_id=AGENT_ID)
+    await create_work(agent_kube, namespace, now, agent_id=AGENT_ID)
 
     (only,), _ = await kube.list(WORKS, namespace)
     assert only["metadata"]["annotations"][ANNOTATION_CLAIM_ID] == str(now.claim_id)
@@ -65,15 +67,15 @@ async def test_an_adopted_resource_carries_the_current_claim_id(
 
 @pytest.mark.parametrize("change", ["its spec", "its agent"])
 async def test_a_resource_of_the_same_name_that_is_another_one_is_not_adopted(
-    kube: KubeClient, namespace: str, change: str
+    kube: KubeClient, agent_kube: KubeClient, namespace: str, change: str
 ) -> None:
     planted = a_claim(maxRetries=0 if change == "its spec" else 1)
     owner = uuid4() if change == "its agent" else AGENT_ID
-    await create_work(kube, namespace, planted, agent_id=owner)
+    await create_work(agent_kube, namespace, planted, agent_id=owner)
     ours = a_claim(work_id=planted.id, claim_id=planted.claim_id)
 
     with pytest.raises(InvalidWork, match="exists already"):
-        await create_work(kube, namespace, ours, agent_id=AGENT_ID)
+        await create_work(agent_kube, namespace, ours, agent_id=AGENT_ID)
 
     kept = await kube.get(WORKS, namespace, work_name(planted.id, round=1))
     assert kept["metadata"]["labels"][LABEL_AGENT] == str(owner)
@@ -81,26 +83,26 @@ async def test_a_resource_of_the_same_name_that_is_another_one_is_not_adopted(
 
 
 async def test_what_the_api_server_refuses_is_said_in_its_words(
-    kube: KubeClient, namespace: str
+    agent_kube: KubeClient, namespace: str
 ) -> None:
     with pytest.raises(InvalidWork, match=r"spec\.maxRetries"):
-        await create_work(kube, namespace, a_claim(maxRetries=1000), agent_id=AGENT_ID)
+        await create_work(agent_kube, namespace, a_claim(maxRetries=1000), agent_id=AGENT_ID)
 
 
-async def test_a_claim_without_a_spec_is_refused(kube: KubeClient, namespace: str) -> None:
+async def test_a_claim_without_a_spec_is_refused(agent_kube: KubeClient, namespace: str) -> None:
     claim = a_claim().model_copy(update={"resource": {"spec": "rm -rf /"}})
     with pytest.raises(InvalidWork, match="without a spec"):
-        await create_work(kube, namespace, claim, agent_id=AGENT_ID)
+        await create_work(agent_kube, namespace, claim, agent_id=AGENT_ID)
 
 
 @pytest.mark.parametrize("flags", ["01", "00", "no flags"])
 async def test_a_trace_is_written_if_it_is_one_whatever_the_broker_sends(
-    kube: KubeClient, namespace: str, flags: str
+    kube: KubeClient, agent_kube: KubeClient, namespace: str, flags: str
 ) -> None:
     traceparent = f"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-{flags}"
     claim = a_claim()
     claim.resource["metadata"] = {"annotations": {ANNOTATION_TRACEPARENT: traceparent, "x": "y"}}
-    await create_work(kube, namespace, claim, agent_id=AGENT_ID)
+    await create_work(agent_kube, namespace, claim, agent_id=AGENT_ID)
 
     (only,), _ = await kube.list(WORKS, namespace)
     expected = {ANNOTATION_CLAIM_ID: str(claim.claim_id)}

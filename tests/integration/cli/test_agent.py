@@ -120,6 +120,27 @@ async def test_the_definition_of_the_work_resource_is_printed(tmp_path: Path) ->
     assert yaml.safe_load(done.out)["metadata"]["name"] == "works.brokkr.io"
 
 
+async def test_the_permissions_are_printed_for_the_names_that_are_given(tmp_path: Path) -> None:
+    words = ("--namespace", "builds", "--agent-namespace", "agents", "--service-account", "edge")
+    done = await CommandLine(tmp_path)("agent", "rbac", *words)
+
+    printed = list(yaml.safe_load_all(done.out))
+    subject = {"kind": "ServiceAccount", "name": "edge", "namespace": "agents"}
+    assert [each["kind"] for each in printed] == [
+        "ServiceAccount",
+        "Role",
+        "RoleBinding",
+        "ClusterRole",
+        "ClusterRoleBinding",
+    ]
+    assert [each["metadata"].get("namespace") for each in printed[:3]] == [
+        "agents",
+        "builds",
+        "builds",
+    ]
+    assert [each["subjects"] for each in printed if "subjects" in each] == [[subject], [subject]]
+
+
 async def test_an_agent_without_a_cluster_says_so(tmp_path: Path) -> None:
     done = await CommandLine(tmp_path)("agent", "run", "--kubeconfig", "none", "--key", "k")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from brokkr.agent.kinds import NAMESPACES
+from brokkr.agent.kinds import NAMESPACES, SERVICE_ACCOUNTS
 from brokkr.agent.kube.client import KubeClient
 from brokkr.local.control_plane import ControlPlane
 from support.command_line import CommandLine
@@ -126,6 +126,7 @@ async def test_with_a_kubeconfig_that_cluster_is_used_and_nothing_stands_in(
     assert "build_runner" not in commands
     assert "kube-apiserver" not in commands
     assert await kube.find(NAMESPACES, None, "brokkr-agent") is not None
+    assert await kube.find(SERVICE_ACCOUNTS, "brokkr-system", "brokkr-agent") is not None
 
 
 async def test_the_demo_proves_its_image_on_ports_that_are_free(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from typing import Any, Final, Self, TypeAlias
 
 import aiohttp
 
-from brokkr.agent.kinds import PODS, Resource
+from brokkr.agent.kinds import PODS, SERVICE_ACCOUNTS, Resource
 from brokkr.agent.kube.config import KubeConfig
 from brokkr.agent.kube.errors import (
     KubeError,
@@ -141,6 +141,24 @@ class KubeClient:
             "GET", PODS.path(namespace, pod, "log"), params=params
         ) as response:
             return (await response.content.read(max_bytes)).decode(errors="replace")
+
+    async def create_token(
+        self, namespace: str, service_account: str, *, lifetime: timedelta
+    ) -> str:
+        """
+        Return a new token of a service account; the server may give it a shorter life.
+
+        Raises:
+            KubeNotFound: There is no such account.
+        """
+        request = {
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "TokenRequest",
+            "spec": {"expirationSeconds": round(lifetime.total_seconds())},
+        }
+        path = SERVICE_ACCOUNTS.path(namespace, service_account, "token")
+        token: str = (await self._json("POST", path, body=request))["status"]["token"]
+        return token
 
     async def apply(
         self,

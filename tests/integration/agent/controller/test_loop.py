@@ -1,4 +1,8 @@
-"""The controller against a real API server, with Shipwright played."""
+"""
+The controller against a real API server, with Shipwright played.
+
+It has the permissions of an agent (``agent_kube``); the tests have an administrator's.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -76,20 +80,22 @@ async def read(kube: KubeClient, namespace: str, name: str) -> Work:
 
 
 @asynccontextmanager
-async def watching(kube: KubeClient, namespace: str) -> AsyncIterator[tuple[Caches, Controller]]:
+async def watching(
+    agent_kube: KubeClient, namespace: str
+) -> AsyncIterator[tuple[Caches, Controller]]:
     """Put a controller and its caches together, as the agent's start does."""
 
     workqueue = Workqueue(jitter=lambda: 1.0)
     kinds = handlers(BuildDefaults())
     caches = Caches(
-        kube,
+        agent_kube,
         namespace,
         agent_id=AGENT_ID,
         handlers=kinds.values(),
         on_change=workqueue.add,
     )
     controller = Controller(
-        kube=kube,
+        kube=agent_kube,
         caches=caches,
         handlers=kinds,
         policy=POLICY,
@@ -119,12 +125,12 @@ async def shipwright(
 
 @asynccontextmanager
 async def driven(
-    kube: KubeClient, namespace: str, outcome: Outcome
+    kube: KubeClient, agent_kube: KubeClient, namespace: str, outcome: Outcome
 ) -> AsyncIterator[PlayedShipwright]:
     """Run a controller, with Shipwright played."""
     async with (
         shipwright(kube, namespace, outcome) as played,
-        watching(kube, namespace) as (_, controller),
+        watching(agent_kube, namespace) as (_, controller),
     ):
         loop = asyncio.create_task(controller.run())
         yield played
@@ -140,10 +146,10 @@ async def until(kube: KubeClient, namespace: str, name: str, *phases: Phase) -> 
 
 
 async def test_a_build_goes_through_and_its_result_is_in_the_status(
-    kube: KubeClient, namespace: str
+    kube: KubeClient, agent_kube: KubeClient, namespace: str
 ) -> None:
-    name = await a_claimed_work(kube, namespace)
-    async with driven(kube, namespace, success) as played:
+    name = await a_claimed_work(agent_kube, namespace)
+    async with driven(kube, agent_kube, namespace, success) as played:
         work = await until(kube, namespace, name, Phase.SUCCEEDED, Phase.FAILED)
 
     assert work.status.phase is Phase.SUCCEEDED
@@ -156,10 +162,10 @@ async def test_a_build_goes_through_and_its_result_is_in_the_status(
 
 
 async def test_a_retryable_failure_is_one_more_build_run_under_the_next_number(
-    kube: KubeClient, namespace: str
+    kube: KubeClient, agent_kube: KubeClient, namespace: str
 ) -> None:
-    name = await a_claimed_work(kube, namespace)
-    async with driven(kube, namespace, evicted_at_first) as played:
+    name = await a_claimed_work(agent_kube, namespace)
+    async with driven(kube, agent_kube, namespace, evicted_at_first) as played:
         work = await until(kube, namespace, name, Phase.SUCCEEDED, Phase.FAILED)
 
     assert work.status.phase is Phase.SUCCEEDED
@@ -173,9 +179,11 @@ async def test_a_retryable_failure_is_one_more_build_run_under_the_next_number(
     assert told == ["AttemptStarted", "AttemptStarted", "BuildCompleted", "PodEvicted"]
 
 
-async def test_a_permanent_failure_is_final_at_once(kube: KubeClient, namespace: str) -> None:
-    name = await a_claimed_work(kube, namespace)
-    async with driven(kube, namespace, permanent_failure) as played:
+async def test_a_permanent_failure_is_final_at_once(
+    kube: KubeClient, agent_kube: KubeClient, namespace: str
+) -> None:
+    name = await a_claimed_work(agent_kube, namespace)
+    async with driven(kube, agent_kube, namespace, permanent_failure) as played:
         work = await until(kube, namespace, name, Phase.FAILED)
 
     assert work.status.retries == 0
@@ -184,13 +192,13 @@ async def test_a_permanent_failure_is_final_at_once(kube: KubeClient, namespace:
 
 @pytest.mark.parametrize("outcome", [success, evicted_at_first, permanent_failure])
 async def test_a_controller_thrown_away_between_every_two_steps_starts_nothing_twice(
-    kube: KubeClient, namespace: str, outcome: Outcome
+    kube: KubeClient, agent_kube: KubeClient, namespace: str, outcome: Outcome
 ) -> None:
-    name = await a_claimed_work(kube, namespace)
+    name = await a_claimed_work(agent_kube, namespace)
     async with shipwright(kube, namespace, outcome) as played:
         async with asyncio.timeout(60):
             while not (await read(kube, namespace, name)).status.phase.is_terminal:
-                async with watching(kube, namespace) as (_, controller):
+                async with watching(agent_kube, namespace) as (_, controller):
                     await controller.reconcile(name)
         work = await read(kube, namespace, name)
 
@@ -200,10 +208,10 @@ async def test_a_controller_thrown_away_between_every_two_steps_starts_nothing_t
 
 
 async def test_a_build_run_deleted_while_it_runs_is_a_failed_attempt(
-    kube: KubeClient, namespace: str
+    kube: KubeClient, agent_kube: KubeClient, namespace: str
 ) -> None:
-    name = await a_claimed_work(kube, namespace)
-    async with driven(kube, namespace, lambda n: None if n == 1 else success(n)):
+    name = await a_claimed_work(agent_kube, namespace)
+    async with driven(kube, agent_kube, namespace, lambda n: None if n == 1 else success(n)):
 
         async def is_recorded() -> bool:
             return any(a.uid for a in (await read(kube, namespace, name)).status.attempts)
@@ -216,13 +224,13 @@ async def test_a_build_run_deleted_while_it_runs_is_a_failed_attempt(
 
 
 async def test_a_build_run_that_ended_and_was_deleted_at_once_has_ended(
-    kube: KubeClient, namespace: str
+    kube: KubeClient, agent_kube: KubeClient, namespace: str
 ) -> None:
     """A TTL may be faster than the controller; the watch's last word counts."""
-    name = await a_claimed_work(kube, namespace)
+    name = await a_claimed_work(agent_kube, namespace)
     async with (
         shipwright(kube, namespace, never) as played,
-        watching(kube, namespace) as (_, controller),
+        watching(agent_kube, namespace) as (_, controller),
     ):
         loop = asyncio.create_task(controller.run())
 
@@ -241,15 +249,17 @@ async def test_a_build_run_that_ended_and_was_deleted_at_once_has_ended(
     assert len(work.status.attempts) == 1
 
 
-async def test_cancel_stops_the_running_build(kube: KubeClient, namespace: str) -> None:
-    name = await a_claimed_work(kube, namespace)
-    async with driven(kube, namespace, never) as played:
+async def test_cancel_stops_the_running_build(
+    kube: KubeClient, agent_kube: KubeClient, namespace: str
+) -> None:
+    name = await a_claimed_work(agent_kube, namespace)
+    async with driven(kube, agent_kube, namespace, never) as played:
 
         async def has_a_run() -> bool:
             return bool(played.seen)
 
         await eventually(has_a_run)
-        await mark_cancelled(kube, await read(kube, namespace, name), "enough")
+        await mark_cancelled(agent_kube, await read(kube, namespace, name), "enough")
         work = await until(kube, namespace, name, Phase.CANCELLED, Phase.FAILED)
 
     run = await kube.get(BUILD_RUNS, namespace, f"{name}-a1")
@@ -258,7 +268,7 @@ async def test_cancel_stops_the_running_build(kube: KubeClient, namespace: str) 
 
 
 async def test_a_config_map_that_belongs_to_somebody_else_is_not_overwritten(
-    kube: KubeClient, namespace: str
+    kube: KubeClient, agent_kube: KubeClient, namespace: str
 ) -> None:
     theirs = {
         "apiVersion": "v1",
@@ -269,8 +279,8 @@ async def test_a_config_map_that_belongs_to_somebody_else_is_not_overwritten(
     await kube.create(CONFIG_MAPS, namespace, theirs)
     ours = {**theirs, "data": {"a": "ours"}}
     template = {"apiVersion": "v1", "kind": "List", "items": [a_build_template(), ours]}
-    name = await a_claimed_work(kube, namespace, template=template)
-    async with driven(kube, namespace, never):
+    name = await a_claimed_work(agent_kube, namespace, template=template)
+    async with driven(kube, agent_kube, namespace, never):
         work = await until(kube, namespace, name, Phase.FAILED)
 
     assert work.status.reason == "TemplateRefused"
@@ -279,21 +289,23 @@ async def test_a_config_map_that_belongs_to_somebody_else_is_not_overwritten(
 
 
 async def test_a_template_that_names_another_namespace_is_refused(
-    kube: KubeClient, namespace: str
+    kube: KubeClient, agent_kube: KubeClient, namespace: str
 ) -> None:
     template = a_build_template()
     template["metadata"]["namespace"] = "kube-system"
-    name = await a_claimed_work(kube, namespace, template=template)
-    async with driven(kube, namespace, never):
+    name = await a_claimed_work(agent_kube, namespace, template=template)
+    async with driven(kube, agent_kube, namespace, never):
         work = await until(kube, namespace, name, Phase.FAILED)
 
     assert "kube-system" in work.status.message
     assert (await kube.list(BUILDS, namespace))[0] == []
 
 
-async def test_a_stale_cache_starts_nothing(kube: KubeClient, namespace: str) -> None:
-    name = await a_claimed_work(kube, namespace)
-    async with watching(kube, namespace) as (caches, controller):
+async def test_a_stale_cache_starts_nothing(
+    kube: KubeClient, agent_kube: KubeClient, namespace: str
+) -> None:
+    name = await a_claimed_work(agent_kube, namespace)
+    async with watching(agent_kube, namespace) as (caches, controller):
         old = caches.works.cache[name]
         finished = {**old, "status": {"phase": "Succeeded", "retries": 0}}
         await kube.replace_status(WORKS, namespace, finished)
@@ -310,12 +322,12 @@ async def test_a_stale_cache_starts_nothing(kube: KubeClient, namespace: str) ->
 
 
 async def test_an_acknowledged_work_and_its_objects_are_deleted(
-    kube: KubeClient, namespace: str
+    kube: KubeClient, agent_kube: KubeClient, namespace: str
 ) -> None:
-    name = await a_claimed_work(kube, namespace)
-    async with driven(kube, namespace, success):
+    name = await a_claimed_work(agent_kube, namespace)
+    async with driven(kube, agent_kube, namespace, success):
         work = await until(kube, namespace, name, Phase.SUCCEEDED)
-        await mark_acknowledged(kube, work, now())
+        await mark_acknowledged(agent_kube, work, now())
 
         async def is_gone() -> bool:
             return await kube.find(WORKS, namespace, name) is None

@@ -1,5 +1,6 @@
 from contextlib import aclosing
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -251,19 +252,21 @@ async def test_credentials_reach_as_far_as_their_role(
     await kube.create(SERVICE_ACCOUNTS, namespace, account)
     await kube.create(ROLES, namespace, role)
     await kube.create(ROLE_BINDINGS, namespace, binding)
-    token_request = Resource("", "v1", "TokenRequest", "serviceaccounts/reader/token")
-    token = await kube.create(
-        token_request, namespace, {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest"}
-    )
+    token = await kube.create_token(namespace, "reader", lifetime=timedelta(hours=1))
 
     config = KubeConfig.load(control_plane.kubeconfig)
-    reading = replace(config, credentials=FixedToken(token["status"]["token"]))
+    reading = replace(config, credentials=FixedToken(token))
     async with KubeClient(reading) as reader:
         assert await reader.find(CONFIG_MAPS, namespace, "a") is None
         with pytest.raises(KubeForbidden, match="secrets"):
             await reader.list(SECRETS, namespace)
         with pytest.raises(KubeForbidden):
             await reader.list(CONFIG_MAPS, "default")
+
+
+async def test_an_account_that_is_not_there_gets_no_token(kube: KubeClient, namespace: str) -> None:
+    with pytest.raises(KubeNotFound, match="nobody"):
+        await kube.create_token(namespace, "nobody", lifetime=timedelta(hours=1))
 
 
 async def test_a_wrong_token_is_forbidden(control_plane: ControlPlane, namespace: str) -> None:
