@@ -21,9 +21,6 @@ from typing import Any, Final
 import aiohttp
 import yaml
 
-from brokkr.agent.kube.client import KubeClient
-from brokkr.agent.kube.config import KubeConfig
-from brokkr.agent.kube.errors import KubeAlreadyExists
 from brokkr.agent.kinds import (
     CLUSTER_BUILD_STRATEGIES,
     CRDS,
@@ -31,6 +28,9 @@ from brokkr.agent.kinds import (
     SECRETS,
     SERVICE_ACCOUNTS,
 )
+from brokkr.agent.kube.client import KubeClient
+from brokkr.agent.kube.config import KubeConfig
+from brokkr.agent.kube.errors import KubeAlreadyExists
 from brokkr.client import BrokerClient
 from brokkr.local.binaries import ensure_programs
 from brokkr.local.control_plane import control_plane
@@ -220,6 +220,7 @@ class _Starter:
                 [
                     *("-m", "brokkr.local.build_runner"),
                     *("--kubeconfig", str(plane.kubeconfig), "--folder", folder),
+                    *("--identity", str(plane.kubelet_identity)),
                 ],
                 {},
                 is_ready=has_a_strategy,

@@ -3,8 +3,8 @@
 from base64 import b64decode
 from dataclasses import dataclass, field
 
-from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kinds import CONFIG_MAPS, SECRETS
+from brokkr.agent.kube.client import KubeClient
 from brokkr.work.model import Manifest
 
 
