@@ -55,6 +55,7 @@ TESTED_ELSEWHERE = {
         "local/build_runner/references.py",
         "local/build_runner/runner.py",
         "local/build_runner/steps.py",
+        "local/build_runner/traces.py",
     },
     "migration/test_migrate.py": {"broker/db/migrate.py"},
     "unit/agent/controller/test_decide.py": {"agent/controller/conditions.py"},

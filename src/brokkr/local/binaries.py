@@ -43,6 +43,7 @@ PACKAGES: Final[Mapping[str, str]] = MappingProxyType(
         "go": "golang-go",
         "jq": "jq",
         "make": "make",
+        "openssl": "openssl",
         "rsync": "rsync",
         "skopeo": "skopeo",
     }

@@ -1,9 +1,9 @@
 """
 A Kubernetes API on this machine: etcd, kube-apiserver and kube-controller-manager.
 
-No node, no pods: objects, watches, RBAC, service-account tokens, garbage collection and
-the deletion of namespaces are the real thing.  It listens on 127.0.0.1 alone, and etcd on
-a socket in its own folder.
+Nothing that would run pods: objects, watches, RBAC, service-account tokens, garbage
+collection and the deletion of namespaces are the real thing.  It listens on 127.0.0.1 alone,
+and etcd on a socket in its own folder.
 """
 
 # Note [What runs with 1.20 and with today's Kubernetes]
@@ -16,6 +16,9 @@ a socket in its own folder.
 # tokens as well, and the certificate file ends in its issuer's, so it is the CA too.  All
 # are made anew at each start: a predecessor killed half-way through leaves a certificate
 # without its key, which the API server would refuse for ever.
+#
+# What a kubelet and the API server show each other is another pair, of which both have a
+# copy, because the API server's own may not be used by a client.
 
 import asyncio
 import base64
@@ -36,7 +39,7 @@ from brokkr.agent.kinds import CONFIG_MAPS, CRDS
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.config import KubeConfig
 from brokkr.agent.kube.errors import KubeError
-from brokkr.local.binaries import KubernetesPrograms, kubernetes_programs
+from brokkr.local.binaries import KubernetesPrograms, ensure_programs, kubernetes_programs
 from brokkr.local.folder import write_private
 from brokkr.local.process import ServerFailed, free_port, is_listening, running
 from brokkr.work.model import Manifest
@@ -46,6 +49,7 @@ from brokkr.work.model import Manifest
 _SOCKET: Final = "etcd:1"
 _PEER_SOCKET: Final = "peer:1"
 
+_KUBELET_IDENTITY: Final = "kubelet.pem"
 _PORT_TRIES: Final = 3
 _GARBAGE: Final = "brokkr-garbage-collection-check"
 _POLL_SECONDS: Final = 0.05
@@ -59,10 +63,13 @@ class ControlPlane:
     Attributes:
         kubeconfig: A file that makes its reader the administrator.
         url: Where the API server listens.
+        kubelet_identity: A certificate and its key, in one file.  Who serves with it on
+            127.0.0.1 is a kubelet to the API server, which shows the same one.
     """
 
     kubeconfig: Path
     url: str
+    kubelet_identity: Path
 
 
 @asynccontextmanager
@@ -83,7 +90,9 @@ async def control_plane(
         ServerFailed: One of them does not start.
     """
     programs = await kubernetes_programs(say)
+    openssl = (await ensure_programs({"openssl"}, say))["openssl"]
     _prepare(folder)
+    await _make_kubelet_identity(openssl, folder / _KUBELET_IDENTITY)
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(
             running(
@@ -120,6 +129,23 @@ def _prepare(folder: Path) -> None:
         (folder / leftover).unlink(missing_ok=True)
 
 
+async def _make_kubelet_identity(openssl: Path, path: Path) -> None:
+    """Make a certificate that signs itself, is a server's and a client's, and its key."""
+    _write_private(path, "")
+    process = await asyncio.create_subprocess_exec(
+        *(openssl, "req", "-x509", "-nodes", "-days", "365", "-subj", "/CN=brokkr-local-kubelet"),
+        *("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+        *("-addext", "subjectAltName=IP:127.0.0.1"),
+        *("-addext", "extendedKeyUsage=serverAuth,clientAuth"),
+        *("-keyout", path, "-out", path),
+        stdin=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, errors = await process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"openssl req ended with {process.returncode}: {errors.decode()}")
+
+
 def _etcd(programs: KubernetesPrograms) -> list[str | Path]:
     return [
         programs.etcd,
@@ -139,7 +165,11 @@ async def _api_server(
     for tries_left in reversed(range(_PORT_TRIES)):
         shutil.rmtree(folder / "pki", ignore_errors=True)
         token, port = secrets.token_urlsafe(32), free_port()
-        plane = ControlPlane(kubeconfig=folder / "kubeconfig", url=f"https://127.0.0.1:{port}")
+        plane = ControlPlane(
+            kubeconfig=folder / "kubeconfig",
+            url=f"https://127.0.0.1:{port}",
+            kubelet_identity=folder / _KUBELET_IDENTITY,
+        )
         write_private(folder / "tokens.csv", f"{token},admin,admin,system:masters\n")
 
         async def is_ready(
@@ -187,6 +217,9 @@ def _api_server_command(programs: KubernetesPrograms, port: int) -> list[str | P
         "--service-account-issuer=https://brokkr.local",
         "--service-account-key-file=pki/apiserver.key",
         "--service-account-signing-key-file=pki/apiserver.key",
+        f"--kubelet-certificate-authority={_KUBELET_IDENTITY}",
+        f"--kubelet-client-certificate={_KUBELET_IDENTITY}",
+        f"--kubelet-client-key={_KUBELET_IDENTITY}",
     ]
 
 

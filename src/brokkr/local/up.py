@@ -222,6 +222,7 @@ class _Starter:
                 [
                     *("-m", "brokkr.local.build_runner"),
                     *("--kubeconfig", str(plane.kubeconfig), "--folder", folder),
+                    *("--identity", str(plane.kubelet_identity)),
                 ],
                 {},
                 is_ready=has_a_strategy,

@@ -9,6 +9,7 @@ import pytest
 from brokkr.agent.kube.client import KubeClient
 from brokkr.local.binaries import program_path
 from brokkr.local.build_runner.runner import BuildRunner
+from brokkr.local.control_plane import ControlPlane
 from brokkr.local.credentials import Credentials
 from brokkr.local.git_server import GitServer, git_server, publish
 from brokkr.local.registry import Registry, registry
@@ -68,9 +69,12 @@ async def private_images(tmp_path_factory: pytest.TempPathFactory) -> AsyncItera
 
 
 @pytest.fixture
-async def runner(kube: KubeClient, namespace: str, tmp_path: Path) -> AsyncIterator[BuildRunner]:
+async def runner(
+    kube: KubeClient, control_plane: ControlPlane, namespace: str, tmp_path: Path
+) -> AsyncIterator[BuildRunner]:
     """A build runner for this test's namespace."""
-    one = BuildRunner(kube, tmp_path / "runner", namespace=namespace)
+    identity = control_plane.kubelet_identity
+    one = BuildRunner(kube, tmp_path / "runner", identity=identity, namespace=namespace)
     running = asyncio.create_task(one.run())
     yield one
     running.cancel()

@@ -12,10 +12,11 @@ import signal
 import sys
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from brokkr.agent.kinds import (
@@ -24,14 +25,20 @@ from brokkr.agent.kinds import (
     CLUSTER_BUILD_STRATEGIES,
     NAMESPACES,
     SECRETS,
+    TASK_RUNS,
     Resource,
 )
 from brokkr.agent.kube.client import KubeClient
+from brokkr.agent.kube.config import KubeConfig
+from brokkr.local.build_runner.pod import PODS
 from brokkr.local.build_runner.runner import BuildRunner, FolderInUse
+from brokkr.local.build_runner.steps import STEPS
+from brokkr.local.build_runner.task_run import render_task_run
 from brokkr.local.control_plane import ControlPlane
 from brokkr.local.credentials import Credentials
 from brokkr.local.git_server import GitServer
 from brokkr.local.registry import Registry
+from support.signals import eventually
 
 pytestmark = pytest.mark.build
 
@@ -50,6 +57,12 @@ class Lab:
     namespace: str
     git: GitServer
     images: Registry
+    identity: Path
+
+    def runner(self, folder: Path, **options: Any) -> BuildRunner:
+        """Make a runner for this namespace, unless told otherwise."""
+        options = {"namespace": self.namespace, **options}
+        return BuildRunner(self.kube, folder, identity=self.identity, **options)
 
     def spec(self, **fields: Any) -> Json:
         """Make the spec of a Build that succeeds, but for the given fields."""
@@ -216,13 +229,21 @@ def leftovers(folder: Path) -> list[Path]:
 
 
 def log_of(run: Json) -> str:
-    return Path(run["metadata"]["annotations"]["local.brokkr.io/log"]).read_text()
+    """Return what all steps have said."""
+    folder = Path(run["metadata"]["annotations"]["local.brokkr.io/log"])
+    return "".join((folder / f"{step}.log").read_text() for step in STEPS)
 
 
 @pytest.fixture
-def bench(kube: KubeClient, namespace: str, git: GitServer, images: Registry) -> Lab:
+def bench(
+    kube: KubeClient,
+    control_plane: ControlPlane,
+    namespace: str,
+    git: GitServer,
+    images: Registry,
+) -> Lab:
     """Everything but a build runner."""
-    return Lab(kube, namespace, git, images)
+    return Lab(kube, namespace, git, images, control_plane.kubelet_identity)
 
 
 @pytest.fixture
@@ -567,6 +588,230 @@ async def test_what_the_stand_in_cannot_do_it_says(lab: Lab) -> None:
     assert condition(run) == ("False", "TaskRunGenerationFailed")
 
 
+# The traces that Tekton would leave.
+
+ONLY_IN_A_CLUSTER = {"containerID", "imageID", "provenance", "artifacts"}
+
+
+async def task_run_of(lab: Lab, run: Json) -> Json:
+    return await lab.kube.get(TASK_RUNS, lab.namespace, run["status"]["taskRunName"])
+
+
+def recorded_task_run(case: str) -> Json:
+    runs: list[Json] = json.loads((RECORDINGS / case / "taskruns.json").read_text())
+    task_run: Json = without(runs[0], ONLY_IN_A_CLUSTER)
+    return task_run
+
+
+def without(value: Any, keys: set[str]) -> Any:
+    if isinstance(value, Mapping):
+        return {key: without(inner, keys) for key, inner in value.items() if key not in keys}
+    return [without(each, keys) for each in value] if isinstance(value, list) else value
+
+
+def told(task_run: Json) -> Any:
+    """What somebody who looks for the cause of a failure goes by."""
+    status = task_run["status"]
+    return (
+        condition(task_run),
+        [each["name"] for each in status.get("results", ())],
+        [
+            (
+                each["name"],
+                each["container"],
+                each["terminated"]["exitCode"],
+                each["terminated"]["reason"],
+                each["terminationReason"],
+            )
+            for each in status["steps"]
+        ],
+    )
+
+
+TRACES: Mapping[str, Mapping[str, Any]] = {
+    "success": {},
+    "push-unauthorized": FAILURES["push-unauthorized"],
+    "missing-dockerfile": FAILURES["missing-dockerfile"],
+    "dockerfile-syntax": FAILURES["dockerfile-syntax"],
+    "wrong-revision": FAILURES["wrong-revision"],
+}
+
+
+@pytest.mark.parametrize("case", TRACES)
+async def test_a_task_run_is_left_as_it_was_recorded(
+    lab: Lab, private_images: Registry, case: str
+) -> None:
+    fields = json.dumps(TRACES[case]).replace("{private_images}", private_images.host)
+
+    run = (await lab.build(lab.spec(**json.loads(fields))))[-1]
+
+    found, expected = await task_run_of(lab, run), recorded_task_run(case)
+    assert shape(found["status"]) == shape(expected["status"])
+    assert told(found) == told(expected)
+    assert found["metadata"]["labels"].keys() - {
+        "clusterbuildstrategy.shipwright.io/name"
+    } == expected["metadata"]["labels"].keys() - {"clusterbuildstrategy.shipwright.io/name"}
+    owner = found["metadata"]["ownerReferences"][0]
+    assert (owner["uid"], owner["controller"]) == (run["metadata"]["uid"], True)
+    assert found["spec"] == expected["spec"]
+
+
+async def test_a_cancel_is_left_as_it_was_recorded_and_takes_the_pod_along(lab: Lab) -> None:
+    await lab.create(BUILDS, "it", spec=sleeping(lab))
+    following = asyncio.create_task(lab.run())
+    await until_running("sleep 3600")
+
+    await cancel(lab)
+
+    found, expected = await task_run_of(lab, (await following)[-1]), recorded_task_run("cancel")
+    assert shape(found["status"]) == shape(expected["status"])
+    assert told(found) == told(expected)
+    assert found["spec"] == expected["spec"]
+    assert await lab.kube.find(PODS, lab.namespace, found["status"]["podName"]) is None
+
+
+async def test_a_timeout_is_left_as_it_was_recorded(lab: Lab) -> None:
+    run = (await lab.build(sleeping(lab), timeout="4s"))[-1]
+
+    found, expected = await task_run_of(lab, run), recorded_task_run("timeout")
+    assert shape(found["status"]) == shape(expected["status"])
+    assert told(found) == told(expected)
+    assert found["spec"]["timeout"] == "4s"
+
+
+async def test_the_step_at_work_is_the_first_that_has_not_ended(lab: Lab) -> None:
+    await lab.create(BUILDS, "it", spec=sleeping(lab))
+    await lab.create(BUILD_RUNS, "it", spec={"build": {"name": "it"}})
+    await until_running("sleep 3600")
+
+    run = await lab.kube.get(BUILD_RUNS, lab.namespace, "it")
+    found = await task_run_of(lab, run)
+    pod = await lab.kube.get(PODS, lab.namespace, found["status"]["podName"])
+
+    assert condition(found) == ("Unknown", "Running")
+    running = [each["name"] for each in found["status"]["steps"] if "running" in each]
+    assert running == ["build", "image-processing"]
+    assert pod["status"]["phase"] == "Running"
+    await cancel(lab)
+    await until_gone(run["metadata"]["uid"])
+
+
+async def test_a_build_whose_task_run_is_deleted_ends_as_it_was_recorded(lab: Lab) -> None:
+    await lab.create(BUILDS, "it", spec=sleeping(lab))
+    following = asyncio.create_task(lab.run())
+    await until_running("sleep 3600")
+    run = await lab.kube.get(BUILD_RUNS, lab.namespace, "it")
+
+    await lab.kube.delete(TASK_RUNS, lab.namespace, run["status"]["taskRunName"])
+
+    end, expected = (await following)[-1], recorded("taskrun-deleted")["status"]
+    assert condition(end) == ("False", "TaskRunIsMissing")
+    assert shape(end["status"]) == shape(expected)
+    assert processes_naming(end["metadata"]["uid"]) == []
+
+
+async def test_a_task_run_that_a_killed_runner_has_just_made_is_used(
+    bench: Lab, tmp_path: Path
+) -> None:
+    await bench.create(BUILDS, "it", spec=bench.spec())
+    run = await bench.create(BUILD_RUNS, "it", spec={"build": {"name": "it"}})
+    made = render_task_run(run, labels={}, annotations={}, service_account="x", timeout=None)
+    left = await bench.kube.create(TASK_RUNS, bench.namespace, made)
+
+    async with (
+        bench.following(BUILD_RUNS, "it") as events,
+        working(bench.runner(tmp_path)),
+    ):
+        seen = [one async for one in until(events, lambda one: condition(one)[0] in ENDS)]
+
+    assert condition(seen[-1]) == ("True", "Succeeded")
+    assert seen[-1]["status"]["taskRunName"] == left["metadata"]["name"]
+    assert condition(await task_run_of(bench, seen[-1])) == ("True", "Succeeded")
+
+
+async def test_a_build_that_may_not_have_a_pod_ends(lab: Lab) -> None:
+    limits = {"limits": [{"type": "Pod", "max": {"cpu": "1"}}]}
+    await lab.create(Resource("", "v1", "LimitRange", "limitranges"), "limits", spec=limits)
+
+    run = (await lab.build(lab.spec()))[-1]
+
+    assert condition(run) == ("False", "PodCreationFailed")
+    assert "maximum cpu usage" in run["status"]["conditions"][0]["message"]
+    assert condition(await task_run_of(lab, run)) == ("False", "PodCreationFailed")
+
+
+async def test_what_a_build_leaves_goes_with_its_build_run(lab: Lab) -> None:
+    run = (await lab.build(lab.spec()))[-1]
+    pod = (await task_run_of(lab, run))["status"]["podName"]
+
+    await lab.kube.delete(BUILD_RUNS, lab.namespace, "it")
+
+    async def is_gone() -> bool:
+        return await lab.kube.find(PODS, lab.namespace, pod) is None
+
+    await eventually(is_gone)
+
+
+# Logs.
+
+
+async def logs(lab: Lab, plane: ControlPlane, pod: str, container: str, **query: str) -> str:
+    """Ask for them as the agent and kubectl do."""
+    config = KubeConfig.load(plane.kubeconfig)
+    url = f"{config.server}{PODS.path(lab.namespace, pod, 'log')}"
+    headers = {"Authorization": f"Bearer {await config.credentials.token()}"}
+    params = {"container": container, **query}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(url, params=params, headers=headers, ssl=config.tls or True) as answer,
+    ):
+        answer.raise_for_status()
+        return await answer.text()
+
+
+async def test_the_api_server_serves_the_log_of_each_step(
+    lab: Lab, control_plane: ControlPlane
+) -> None:
+    fails = {"paramValues": [{"name": "dockerfile", "value": "Dockerfile.nope"}]}
+    run = (await lab.build(lab.spec(**fails)))[-1]
+    pod = (await task_run_of(lab, run))["status"]["podName"]
+
+    source, build, push = [await logs(lab, control_plane, pod, step) for step in STEPS]
+
+    assert f"Fetching {lab.git.url}/sample.git main" in source
+    assert "The Dockerfile 'Dockerfile.nope' does not exist." in build
+    assert push == "Skipping step because a previous step failed\n"
+    last = await logs(lab, control_plane, pod, "step-build", tailLines="1", limitBytes="14")
+    assert last == "The Dockerfile"
+    assert (await lab.kube.get(PODS, lab.namespace, pod))["status"]["phase"] == "Failed"
+
+
+async def test_the_log_of_a_running_step_can_be_read(lab: Lab, control_plane: ControlPlane) -> None:
+    await lab.create(BUILDS, "it", spec=sleeping(lab))
+    await lab.create(BUILD_RUNS, "it", spec={"build": {"name": "it"}})
+    await until_running("sleep 3600")
+    run = await lab.kube.get(BUILD_RUNS, lab.namespace, "it")
+    pod = (await task_run_of(lab, run))["status"]["podName"]
+
+    assert "STEP 1/" in await logs(lab, control_plane, pod, "step-build")
+
+    await cancel(lab)
+    await until_gone(run["metadata"]["uid"])
+
+
+async def test_logs_outlive_their_runner(
+    bench: Lab, control_plane: ControlPlane, tmp_path: Path
+) -> None:
+    async with working(bench.runner(tmp_path)):
+        run = (await bench.build(bench.spec()))[-1]
+    pod = (await task_run_of(bench, run))["status"]["podName"]
+
+    async with working(bench.runner(tmp_path)):
+        await bench.run("after", build={"name": "gone"})  # so the second one is at work
+
+        assert "STEP 1/" in await logs(bench, control_plane, pod, "step-build")
+
+
 # Cancelling, losing and keeping.
 
 
@@ -673,6 +918,7 @@ async def runner_process(
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "brokkr.local.build_runner"),
         *("--kubeconfig", plane.kubeconfig, "--folder", folder, "--namespace", namespace),
+        *("--identity", plane.kubelet_identity),
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
     try:
@@ -703,6 +949,8 @@ async def test_a_runner_takes_its_builds_along_and_the_next_one_says_so(
 
     assert conditions(seen)[-2:] == [("Unknown", "Running"), ("False", "TaskRunIsMissing")]
     assert shape(seen[-1]["status"]) == shape(recorded("taskrun-deleted")["status"])
+    task_runs, _ = await bench.kube.list(TASK_RUNS, bench.namespace)
+    assert task_runs == []
     assert leftovers(folder) == []
 
 
@@ -712,7 +960,7 @@ async def test_a_build_that_had_not_begun_is_taken_up_by_the_next_runner(
     await bench.create(BUILDS, "it", spec=sleeping(bench))
     for name in ("busy", "it"):
         await bench.create(BUILD_RUNS, name, spec={"build": {"name": "it"}})
-    async with working(BuildRunner(bench.kube, tmp_path, namespace=bench.namespace, concurrency=1)):
+    async with working(bench.runner(tmp_path, concurrency=1)):
         await until_running("sleep 3600")
         waiting = await until_pending(bench, "it", "busy")
     await bench.kube.delete(BUILDS, bench.namespace, "it")
@@ -720,7 +968,7 @@ async def test_a_build_that_had_not_begun_is_taken_up_by_the_next_runner(
 
     async with (
         bench.following(BUILD_RUNS, waiting["metadata"]["name"]) as events,
-        working(BuildRunner(bench.kube, tmp_path, namespace=bench.namespace)),
+        working(bench.runner(tmp_path)),
     ):
         seen = [one async for one in until(events, lambda one: condition(one)[0] in ENDS)]
 
@@ -752,10 +1000,10 @@ async def working(runner: BuildRunner) -> AsyncIterator[None]:
 
 
 async def test_a_folder_has_one_runner(bench: Lab, tmp_path: Path) -> None:
-    async with working(BuildRunner(bench.kube, tmp_path, namespace=bench.namespace)):
+    async with working(bench.runner(tmp_path)):
         await bench.build(bench.spec(env=[{"name": ""}]))  # ended, so the first one is at work
         with pytest.raises(FolderInUse):
-            await BuildRunner(bench.kube, tmp_path, namespace=bench.namespace).run()
+            await bench.runner(tmp_path).run()
 
 
 async def test_one_runner_serves_all_namespaces(bench: Lab, tmp_path: Path) -> None:
@@ -764,13 +1012,13 @@ async def test_one_runner_serves_all_namespaces(bench: Lab, tmp_path: Path) -> N
         other = f"{bench.namespace}-{number}"
         manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": other}}
         await bench.kube.create(NAMESPACES, None, manifest)
-        labs.append(Lab(bench.kube, other, bench.git, bench.images))
+        labs.append(replace(bench, namespace=other))
     following = [asyncio.create_task(one.run(build={"name": "gone"})) for one in labs]
     # All must be there before the runner is, for it to find them in one list.
     created = [asyncio.create_task(until_created(one)) for one in labs]
     await asyncio.gather(*created)
 
-    async with working(BuildRunner(bench.kube, tmp_path)):
+    async with working(bench.runner(tmp_path, namespace=None)):
         ends = [(await one)[-1] for one in following]
 
     assert [condition(end) for end in ends] == [("False", "BuildNotFound")] * 3

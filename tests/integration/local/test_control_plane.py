@@ -116,10 +116,10 @@ def test_it_listens_on_loopback_alone(control_plane: ControlPlane) -> None:
     assert _listening(_processes_in(control_plane.kubeconfig.parent)) == {f"{loopback}:{port:04X}"}
 
 
-def test_its_kubeconfig_is_for_its_owner_only(control_plane: ControlPlane) -> None:
-    mode = control_plane.kubeconfig.stat().st_mode
+def test_its_kubeconfig_and_key_are_for_their_owner_only(control_plane: ControlPlane) -> None:
+    files = (control_plane.kubeconfig, control_plane.kubelet_identity)
 
-    assert stat.S_IMODE(mode) == 0o600
+    assert [stat.S_IMODE(file.stat().st_mode) for file in files] == [0o600] * 2
 
 
 async def test_a_killed_one_leaves_nothing_running_and_can_be_continued(tmp_path: Path) -> None:

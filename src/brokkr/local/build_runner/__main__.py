@@ -30,6 +30,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
         runner = BuildRunner(
             kube,
             arguments.folder,
+            identity=arguments.identity,
             namespace=arguments.namespace,
             concurrency=arguments.concurrency,
         )
@@ -47,6 +48,9 @@ def main() -> None:
     )
     parser.add_argument("--kubeconfig", type=Path, required=True)
     parser.add_argument("--folder", type=Path, required=True, help="for work and logs")
+    parser.add_argument(
+        "--identity", type=Path, required=True, help="the key pair of API server and kubelets"
+    )
     parser.add_argument("--namespace", help="the only one to look at (default: all)")
     parser.add_argument("--concurrency", type=int, default=2, help="builds at once (default: 2)")
     arguments = parser.parse_args()

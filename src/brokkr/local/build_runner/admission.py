@@ -40,6 +40,9 @@ BUILDER_ANNOTATION = "local.brokkr.io/builder"
 # Tekton's, which Shipwright relies on.
 _DEFAULT_TIMEOUT = timedelta(hours=1)
 
+# Asks Shipwright for a service account of the BuildRun's name.
+_GENERATED = ".generate"
+
 # What an embedded Build leaves no room for: it says these itself.
 _OVERRIDES = (
     *("output", "paramValues", "env", "timeout", "nodeSelector", "tolerations"),
@@ -54,9 +57,18 @@ _IGNORED_OUTPUT = ("timestamp", "vulnerabilityScan", "platforms")
 
 @dataclass(frozen=True)
 class Admitted:
-    """A BuildRun that may run; a `timeout` of None is none."""
+    """
+    A BuildRun that may run.
+
+    Attributes:
+        strategy_labels: Which strategy, in Shipwright's labels.
+        service_account: As whom it would run in a cluster.
+        timeout: None is none.
+    """
 
     build: AcceptedBuild
+    strategy_labels: dict[str, str]
+    service_account: str
     job: BuildJob
     timeout: timedelta | None
 
@@ -145,8 +157,12 @@ def _check_shape(name: str, spec: Manifest) -> None:
 async def _admit(kube: KubeClient, run: Manifest, build: AcceptedBuild) -> Admitted:
     namespace, spec = run["metadata"]["namespace"], run["spec"]
     account = spec.get("serviceAccount")
-    is_named = account and account != ".generate"
-    if is_named and await kube.find(SERVICE_ACCOUNTS, namespace, account) is None:
+    is_generated = account == _GENERATED
+    if (
+        account
+        and not is_generated
+        and await kube.find(SERVICE_ACCOUNTS, namespace, account) is None
+    ):
         raise Rejected("ServiceAccountNotFound", f"service account {account} not found")
 
     strategy = await _find_strategy(kube, namespace, build.spec)
@@ -159,8 +175,14 @@ async def _admit(kube: KubeClient, run: Manifest, build: AcceptedBuild) -> Admit
         raise Rejected(*problem)
     _check_feasible(build.spec, strategy)
     timeout = spec.get("timeout") or build.spec.get("timeout")
+    prefix, metadata = f"{kind.lower()}.shipwright.io", strategy["metadata"]
     return Admitted(
         build,
+        {
+            f"{prefix}/name": metadata["name"],
+            f"{prefix}/generation": str(metadata["generation"]),
+        },
+        run["metadata"]["name"] if is_generated else account or "default",
         await _make_job(References(kube, namespace), build.spec, spec, strategy, values),
         (parse_duration(timeout) or None) if timeout else _DEFAULT_TIMEOUT,
     )

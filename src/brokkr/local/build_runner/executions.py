@@ -11,9 +11,10 @@ import structlog
 from brokkr.agent.kube.errors import KubeError
 from brokkr.local.build_runner import status as statuses
 from brokkr.local.build_runner.admission import Admitted
-from brokkr.local.build_runner.job import Commit, StepFailed
+from brokkr.local.build_runner.job import Commit, PushedImage, StepFailed
 from brokkr.local.build_runner.recorder import Key, Recorder
 from brokkr.local.build_runner.steps import run_steps
+from brokkr.local.build_runner.traces import PodRefused, Traces
 from brokkr.work.model import Manifest
 
 log = structlog.get_logger(__name__)
@@ -24,6 +25,7 @@ class Execution:
     """One running build, or one that waits for its turn; `uid` is its BuildRun's."""
 
     uid: str
+    task_run: Manifest
     task: asyncio.Task[None]
 
 
@@ -33,6 +35,7 @@ class Executions:
 
     Args:
         recorder: Is told how each build begins and ends.
+        traces: Are told of each step, too.
         folder: Where each build has a folder of its own.
         concurrency: How many builds run at once.
         tasks: What waits for them, and stops them at the end.
@@ -42,6 +45,7 @@ class Executions:
     def __init__(
         self,
         recorder: Recorder,
+        traces: Traces,
         folder: Path,
         *,
         concurrency: int,
@@ -49,6 +53,7 @@ class Executions:
         on_end: Callable[[Key], None],
     ) -> None:
         self._recorder = recorder
+        self._traces = traces
         self._folder = folder
         self._slots = asyncio.Semaphore(concurrency)
         self._tasks = tasks
@@ -59,22 +64,26 @@ class Executions:
         """Return what runs for this BuildRun, or for a former one of its name."""
         return self._running.get(key)
 
-    def begin(self, key: Key, run: Manifest, admitted: Admitted, *, log_file: Path) -> None:
+    def begin(
+        self, key: Key, run: Manifest, admitted: Admitted, task_run: Manifest, *, logs: Path
+    ) -> None:
         """Run a build as soon as there is room."""
-        task = self._tasks.create_task(self._execute(key, run, admitted, log_file))
-        self._running[key] = Execution(run["metadata"]["uid"], task)
+        task = self._tasks.create_task(self._execute(key, run, admitted, task_run, logs))
+        self._running[key] = Execution(run["metadata"]["uid"], task_run, task)
 
     async def stop(self, key: Key) -> None:
-        """Stop a build; when this returns, none of its processes is left."""
-        task = self._running[key].task
-        task.cancel()
-        await asyncio.wait([task])
-        self._running.pop(key, None)
+        """Stop a build, if it runs; when this returns, none of its processes is left."""
+        execution = self._running.pop(key, None)
+        if execution is not None:
+            execution.task.cancel()
+            await asyncio.wait([execution.task])
 
-    async def _execute(self, key: Key, run: Manifest, admitted: Admitted, log_file: Path) -> None:
+    async def _execute(
+        self, key: Key, run: Manifest, admitted: Admitted, task_run: Manifest, logs: Path
+    ) -> None:
         """Run one build to its end and record that."""
         try:
-            await self._run_to_its_end(key, run, admitted, log_file)
+            await self._run_to_its_end(key, run, admitted, task_run, logs)
         except (KubeError, OSError):
             log.exception("build lost", build_run=key.name)
         finally:
@@ -82,13 +91,15 @@ class Executions:
             self._on_end(key)
 
     async def _run_to_its_end(
-        self, key: Key, run: Manifest, admitted: Admitted, log_file: Path
+        self, key: Key, run: Manifest, admitted: Admitted, task_run: Manifest, logs: Path
     ) -> None:
         commit: Commit | None = None
 
-        def on_commit(found: Commit) -> None:
+        async def on_step(step: str, found: Commit | PushedImage | None) -> None:
             nonlocal commit
-            commit = found
+            if isinstance(found, Commit):
+                commit = found
+            await self._traces.end_step(task_run, step, found)
 
         deadline = None
         if admitted.timeout is not None:
@@ -97,18 +108,26 @@ class Executions:
             deadline = max(0.0, left.total_seconds())
         try:
             async with asyncio.timeout(deadline), self._slots:
+                await self._traces.start(task_run)
                 await self._recorder.record(key, run, statuses.start)
                 image = await run_steps(
                     admitted.job,
                     folder=self._folder / run["metadata"]["uid"],
-                    log=log_file,
-                    on_commit=on_commit,
+                    logs=logs,
+                    on_step=on_step,
                 )
+        except PodRefused as refused:
+            await self._recorder.record(
+                key, run, statuses.refuse, reason="PodCreationFailed", message=str(refused)
+            )
         except TimeoutError:
+            await self._traces.time_out(task_run, admitted.timeout)
             await self._recorder.record(key, run, statuses.time_out, timeout=admitted.timeout)
         except StepFailed as failure:
+            await self._traces.fail(task_run, failure)
             await self._recorder.record(
                 key, run, statuses.fail, failure=failure, commit=commit, namespace=key.namespace
             )
         else:
+            await self._traces.succeed(task_run)
             await self._recorder.record(key, run, statuses.succeed, commit=commit, image=image)

@@ -63,7 +63,7 @@ async def fetch_source(commands: Commands, job: BuildJob, source: Path) -> Commi
     async def git(*arguments: str) -> str:
         exit_code, output = await commands.run("git", *credentials, *arguments)
         if exit_code:
-            raise StepFailed(STEP, *classify(output, exit_code))
+            raise StepFailed(STEP, *classify(output, exit_code), exit_code=exit_code)
         return output
 
     await git("clone", "--quiet", "--no-tags", *wanted, "--", job.url, str(source))
@@ -130,7 +130,8 @@ def _basic_auth(secret: Mapping[str, bytes]) -> tuple[str, str]:
 
 
 def _mismatch(message: str) -> StepFailed:
-    return StepFailed(STEP, "GitError", f"{message} (exit code {_MISMATCH})")
+    message = f"{message} (exit code {_MISMATCH})"
+    return StepFailed(STEP, "GitError", message, exit_code=_MISMATCH)
 
 
 def _is_loopback(host: str | None) -> bool:

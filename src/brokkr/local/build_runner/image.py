@@ -73,7 +73,7 @@ async def build_image(commands: Commands, job: BuildJob, workspace: Workspace) -
             *buildah, "push", "--quiet", "localhost/built", f"oci:{workspace.layout}"
         )
     if exit_code:
-        raise StepFailed(BUILD_STEP)
+        raise StepFailed(BUILD_STEP, exit_code=exit_code)
 
 
 async def push_image(commands: Commands, job: BuildJob, workspace: Workspace) -> PushedImage:
@@ -92,7 +92,7 @@ async def push_image(commands: Commands, job: BuildJob, workspace: Workspace) ->
         *(f"oci:{workspace.layout}", f"docker://{job.image}"),
     )
     if exit_code:
-        raise StepFailed(PUSH_STEP)
+        raise StepFailed(PUSH_STEP, exit_code=exit_code)
     image = PushedImage(digest.read_text().strip(), _size_bytes(workspace.layout))
     commands.say(f"Image {job.image}@{image.digest} pushed")
     return image

@@ -60,10 +60,14 @@ class StepFailed(Exception):
     Attributes:
         step: Which one, by the name of the container that it would be in a cluster.
         reason: Its class, where Shipwright's steps know one; else empty.
+        exit_code: That of the program that failed; 1 where the step itself has found fault.
     """
 
-    def __init__(self, step: str, reason: str = "", message: str = "") -> None:
+    def __init__(
+        self, step: str, reason: str = "", message: str = "", *, exit_code: int = 1
+    ) -> None:
         super().__init__(message or f"{step} failed")
         self.step = step
         self.reason = reason
         self.message = message
+        self.exit_code = exit_code

@@ -1,13 +1,13 @@
-"""Write what became of an object: labels and annotations, and the status of a BuildRun."""
+"""Write what became of an object: labels, annotations and status."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import structlog
 
-from brokkr.agent.kinds import BUILD_RUNS, Resource
+from brokkr.agent.kinds import Resource
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.errors import KubeConflict, KubeNotFound, KubeUnavailable
 from brokkr.local.build_runner import status as statuses
@@ -17,6 +17,11 @@ log = structlog.get_logger(__name__)
 
 RETRY_DELAY = timedelta(seconds=1)
 
+T = TypeVar("T")
+
+Change: TypeAlias = Callable[..., Manifest]
+"""Takes a status, the time as ``now`` and further facts, and returns the next status."""
+
 
 class Key(NamedTuple):
     """Where to find one object."""
@@ -24,6 +29,9 @@ class Key(NamedTuple):
     resource: Resource
     namespace: str
     name: str
+
+    def __str__(self) -> str:
+        return f"{self.resource.kind} {self.namespace}/{self.name}"
 
 
 class Recorder:
@@ -33,35 +41,41 @@ class Recorder:
         self._kube = kube
 
     async def record(
-        self, key: Key, run: Manifest, change: Callable[..., Manifest], **facts: object
+        self, key: Key, manifest: Manifest | None, change: Change, **facts: object
     ) -> Manifest | None:
         """
-        Change the status of exactly this BuildRun, unless it has ended; wait out an outage.
+        Change the status of exactly this object, unless it has ended; wait out an outage.
+
+        Args:
+            key: Where to find it.
+            manifest: Which one it is; None is whichever has its name.
+            change: Makes the new status.
+            facts: What `change` needs to know.
 
         Returns:
-            The BuildRun as it is now; None if it is gone or had ended.
+            The object as it is now; None if it is gone or had ended.
         """
+
+        async def attempt() -> Manifest | None:
+            now = await self._kube.find(*key)
+            if now is None or statuses.is_finished(now):
+                return None
+            if manifest is not None and now["metadata"]["uid"] != manifest["metadata"]["uid"]:
+                return None
+            status = change(now.get("status", {}), now=datetime.now(UTC), **facts)
+            changed = {**now, "status": status}
+            return await self._kube.replace_status(key.resource, key.namespace, changed)
+
         while True:
             try:
-                now = await self._kube.find(BUILD_RUNS, key.namespace, key.name)
-                if now is None or now["metadata"]["uid"] != run["metadata"]["uid"]:
-                    return None
-                if statuses.is_finished(now):
-                    return None
-                status = change(now.get("status", {}), now=datetime.now(UTC), **facts)
-                changed = {**now, "status": status}
-                recorded = await self._kube.replace_status(BUILD_RUNS, key.namespace, changed)
+                recorded = await outlast(attempt)
             except KubeConflict:
                 continue
             except KubeNotFound:
                 return None
-            except KubeUnavailable as error:
-                log.warning("status not written", build_run=key.name, error=str(error))
-                await asyncio.sleep(RETRY_DELAY.total_seconds())
-            else:
-                condition = recorded["status"]["conditions"][0]
-                log.info("status written", build_run=key.name, reason=condition["reason"])
-                return recorded
+            if recorded is not None:
+                log.info("status written", object=str(key), reason=statuses.find_reason(recorded))
+            return recorded
 
     async def annotate(
         self, key: Key, annotations: dict[str, str], labels: dict[str, str] | None = None
@@ -69,4 +83,14 @@ class Recorder:
         """Add annotations and labels to an object, and return it."""
         metadata = {"annotations": annotations, "labels": labels or {}}
         patch = {"metadata": metadata}
-        return await self._kube.merge_patch(key.resource, key.namespace, key.name, patch)
+        return await self._kube.merge_patch(*key, patch)
+
+
+async def outlast(attempt: Callable[[], Awaitable[T]]) -> T:
+    """Do what can be done twice until the API server has been there for it."""
+    while True:
+        try:
+            return await attempt()
+        except KubeUnavailable as error:
+            log.warning("the API server is away", error=str(error))
+            await asyncio.sleep(RETRY_DELAY.total_seconds())

@@ -13,11 +13,11 @@ in :mod:`.status`.
 # says Running and that this process knows nothing of has lost its build: it ends as
 # TaskRunIsMissing, as it does in a cluster when somebody deletes the TaskRun.  Running is
 # therefore written before the first step begins; a BuildRun that says Pending has done
-# nothing yet, and is taken up again.
+# nothing yet, and is taken up again, with the TaskRun that it has.  What is left of a lost
+# one's TaskRun is deleted first, so that it is as it says.
 
 import asyncio
 import fcntl
-import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -33,6 +33,7 @@ from brokkr.agent.kinds import (
     BUILDS,
     CLUSTER_BUILD_STRATEGIES,
     SECRETS,
+    TASK_RUNS,
     Resource,
 )
 from brokkr.agent.kube.client import KubeClient
@@ -40,11 +41,19 @@ from brokkr.agent.kube.errors import KubeError
 from brokkr.agent.kube.informer import Informer
 from brokkr.local.build_runner import status as statuses
 from brokkr.local.build_runner.admission import admit, check_build
-from brokkr.local.build_runner.executions import Executions
+from brokkr.local.build_runner.executions import Execution, Executions
+from brokkr.local.build_runner.kubelet import (
+    logs_folder,
+    node_name,
+    register_node,
+    serving_logs,
+)
 from brokkr.local.build_runner.recorder import RETRY_DELAY, Key, Recorder
 from brokkr.local.build_runner.references import Rejected
 from brokkr.local.build_runner.registration import secrets_of
 from brokkr.local.build_runner.steps import remove
+from brokkr.local.build_runner.task_run import pod_name
+from brokkr.local.build_runner.traces import Traces, owner_of
 from brokkr.work.durations import parse_duration
 from brokkr.work.model import Manifest
 
@@ -53,10 +62,7 @@ log = structlog.get_logger(__name__)
 STAND_IN_ANNOTATION = "local.brokkr.io/stand-in"
 LOG_ANNOTATION = "local.brokkr.io/log"
 _STAND_IN = "handled by Brokkr's local build runner, a stand-in for Shipwright"
-
-# As Kubernetes makes generated names.
-_SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
-_MAX_PREFIX = 57
+_NOTE = {STAND_IN_ANNOTATION: _STAND_IN}
 
 
 class FolderInUse(Exception):
@@ -82,16 +88,27 @@ class BuildRunner:
     Args:
         kube: The API server that holds the Builds.
         folder: Where builds work (`builds/`) and leave their logs (`logs/`).
+        identity: The key pair that the API server and kubelets show each other.
         namespace: The only one to look at; None looks at all.
         concurrency: How many builds run at once; more wait as Pending.
     """
 
     def __init__(
-        self, kube: KubeClient, folder: Path, *, namespace: str | None = None, concurrency: int = 2
+        self,
+        kube: KubeClient,
+        folder: Path,
+        *,
+        identity: Path,
+        namespace: str | None = None,
+        concurrency: int = 2,
     ) -> None:
         self._kube = kube
-        self._recorder = Recorder(kube)
         self._folder = folder.absolute()
+        self._logs = self._folder / "logs"
+        self._identity = identity
+        self._node = node_name(self._folder)
+        self._recorder = Recorder(kube)
+        self._traces = Traces(kube, self._recorder, node=self._node, note=_NOTE)
         self._namespace = namespace
         self._concurrency = concurrency
         self._due: asyncio.Queue[Key] = asyncio.Queue()
@@ -106,7 +123,8 @@ class BuildRunner:
             FolderInUse: There is another runner in this folder.
             KubeError: The strategy cannot be offered: no API server, or no such kind.
         """
-        async with self._own_folder() as builds:
+        async with self._own_folder() as builds, serving_logs(self._logs, self._identity) as port:
+            await register_node(self._kube, self._node, port=port, note=_NOTE)
             await self._kube.apply(CLUSTER_BUILD_STRATEGIES, None, _strategy())
             await self._work(builds)
 
@@ -114,6 +132,7 @@ class BuildRunner:
         async with asyncio.TaskGroup() as tasks:
             executions = Executions(
                 self._recorder,
+                self._traces,
                 builds,
                 concurrency=self._concurrency,
                 tasks=tasks,
@@ -123,6 +142,7 @@ class BuildRunner:
                 (BUILDS, self._on_event(BUILDS)),
                 (BUILD_RUNS, self._on_event(BUILD_RUNS)),
                 (SECRETS, self._on_secret),
+                (TASK_RUNS, self._on_task_run),
             ):
                 informer = Informer(
                     self._kube, resource, self._namespace, on_event=on_event, keep=_only_metadata
@@ -161,6 +181,12 @@ class BuildRunner:
                 del self._checked[key]
                 self._look_at(key)
 
+    def _on_task_run(self, kind: str, task_run: dict[str, Any]) -> None:
+        """Look at the BuildRun whose TaskRun somebody has deleted."""
+        owner = owner_of(task_run)
+        if kind == "DELETED" and owner.get("kind") == BUILD_RUNS.kind:
+            self._look_at(Key(BUILD_RUNS, task_run["metadata"]["namespace"], owner["name"]))
+
     def _look_at(self, key: Key) -> None:
         if key not in self._waiting:
             self._waiting.add(key)
@@ -171,11 +197,13 @@ class BuildRunner:
 
     async def _reconcile(self, key: Key, executions: Executions) -> None:
         try:
-            manifest = await self._kube.find(key.resource, key.namespace, key.name)
+            # Before the object is read: what does not run now has said how it ended.
+            execution = executions.find(key)
+            manifest = await self._kube.find(*key)
             if key.resource is BUILDS:
                 await self._reconcile_build(key, manifest)
             else:
-                await self._reconcile_run(key, manifest, executions)
+                await self._reconcile_run(key, manifest, execution, executions)
         except KubeError as error:
             log.warning("look failed", object=f"{key.namespace}/{key.name}", error=str(error))
             self._look_later(key, RETRY_DELAY)
@@ -194,13 +222,18 @@ class BuildRunner:
             return
         status = (await check_build(self._kube, build)).status()
         if build.get("status") != status:
-            current = await self._recorder.annotate(key, {STAND_IN_ANNOTATION: _STAND_IN})
+            current = await self._recorder.annotate(key, _NOTE)
             await self._kube.replace_status(BUILDS, key.namespace, {**current, "status": status})
             log.info("build checked", build=f"{key.namespace}/{key.name}", reason=status["reason"])
         self._checked[key] = checked
 
-    async def _reconcile_run(self, key: Key, run: Manifest | None, executions: Executions) -> None:
-        execution = executions.find(key)
+    async def _reconcile_run(
+        self,
+        key: Key,
+        run: Manifest | None,
+        execution: Execution | None,
+        executions: Executions,
+    ) -> None:
         if execution is not None and (run is None or run["metadata"]["uid"] != execution.uid):
             await executions.stop(key)
             execution = None
@@ -208,27 +241,48 @@ class BuildRunner:
             return
         if statuses.is_finished(run):
             await self._retain(key, run)
+            return
+        task_run = await self._traces.find(run)
+        if task_run is None and "taskRunName" in run.get("status", {}):
+            await executions.stop(key)
+            await self._recorder.record(key, run, statuses.lose)
         elif execution is not None:
             if statuses.is_cancel_requested(run):
+                await self._traces.request_cancel(execution.task_run)
                 await self._recorder.record(key, run, statuses.request_cancel)
                 await executions.stop(key)
-                await self._recorder.record(key, run, statuses.cancel)
+                await self._cancel(key, run, execution.task_run)
         elif statuses.find_reason(run) in {None, statuses.PENDING}:
-            await self._start(key, run, executions)
+            await self._start(key, run, task_run, executions)
         elif statuses.find_reason(run) == statuses.CANCELED:
-            await self._recorder.record(key, run, statuses.cancel)
+            await self._cancel(key, run, task_run)
         else:
-            await self._recorder.record(key, run, statuses.lose)
+            await self._lose(key, run, task_run)
 
-    async def _start(self, key: Key, run: Manifest, executions: Executions) -> None:
-        """Reject a BuildRun, or begin to run it."""
+    async def _cancel(self, key: Key, run: Manifest, task_run: Manifest | None) -> None:
+        """Say that a build was stopped by request."""
+        if task_run is not None:
+            await self._traces.cancel(task_run)
+        await self._recorder.record(key, run, statuses.cancel)
+
+    async def _lose(self, key: Key, run: Manifest, task_run: Manifest | None) -> None:
+        """Make it true that the TaskRun is missing, and say so."""
+        if task_run is not None:
+            await self._traces.delete(task_run)
+        await self._recorder.record(key, run, statuses.lose)
+
+    async def _start(
+        self, key: Key, run: Manifest, task_run: Manifest | None, executions: Executions
+    ) -> None:
+        """Reject a BuildRun, or begin to run it; `task_run` is what a predecessor has left."""
         await self._check_build_of(run)
-        note = {STAND_IN_ANNOTATION: _STAND_IN}
         try:
             admitted = await admit(self._kube, run)
         except Rejected as rejected:
             build = rejected.build
-            await self._recorder.annotate(key, note, build.labels if build else {})
+            if task_run is not None:
+                await self._traces.cancel(task_run)
+            await self._recorder.annotate(key, _NOTE, build.labels if build else {})
             await self._recorder.record(
                 key,
                 run,
@@ -239,15 +293,17 @@ class BuildRunner:
             )
             log.info("build rejected", build_run=key.name, reason=rejected.reason)
             return
-        executor = run.get("status", {}).get("taskRunName") or _make_name(key.name)
-        log_file = self._folder / "logs" / key.namespace / f"{executor}.log"
-        note[LOG_ANNOTATION] = str(log_file)
+        task_run = task_run or await self._traces.create(run, admitted)
+        await self._traces.wait(task_run)
+        executor = task_run["metadata"]["name"]
+        logs = logs_folder(self._logs, key.namespace, pod_name(executor))
+        note = {**_NOTE, LOG_ANNOTATION: str(logs)}
         await self._recorder.annotate(key, note, admitted.build.labels)
         accepted = await self._recorder.record(
             key, run, statuses.accept, build_spec=admitted.build.spec, executor=executor
         )
         if accepted is not None:
-            executions.begin(key, accepted, admitted, log_file=log_file)
+            executions.begin(key, accepted, admitted, task_run, logs=logs)
 
     async def _check_build_of(self, run: Manifest) -> None:
         """Check the Build of this BuildRun now, if that is still to come."""
@@ -284,12 +340,7 @@ def _key(resource: Resource, manifest: Manifest) -> Key:
 
 
 def _only_metadata(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Keep what tells one object from another; no Secret's data rests in memory."""
-    kept = ("name", "namespace", "uid", "resourceVersion")
-    return {"metadata": {field: manifest["metadata"][field] for field in kept}}
-
-
-def _make_name(prefix: str) -> str:
-    """Make a new name, as the API server does of ``generateName``."""
-    suffix = "".join(secrets.choice(_SUFFIX_LETTERS) for _ in range(5))
-    return f"{prefix[:_MAX_PREFIX]}-{suffix}"
+    """Keep what tells one object from another, and its owners; no Secret's data."""
+    kept = ("name", "namespace", "uid", "resourceVersion", "ownerReferences")
+    metadata = manifest["metadata"]
+    return {"metadata": {field: metadata[field] for field in kept if field in metadata}}

@@ -37,6 +37,15 @@ def timestamp(at: datetime) -> str:
     return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def go_duration(duration: timedelta) -> str:
+    """Write a duration as Go prints it: 25s, 1m30s, 1h0m0s."""
+    minutes, seconds = divmod(round(duration.total_seconds()), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}h{minutes}m{seconds}s"
+    return f"{minutes}m{seconds}s" if minutes else f"{seconds}s"
+
+
 def accept(status: Manifest, *, build_spec: Manifest, executor: str, now: datetime) -> Manifest:
     """Name what will run the build; a start that is recorded already stays."""
     return {
@@ -61,6 +70,11 @@ def reject(
     """End a BuildRun that cannot be run as it is; `build_spec` if the Build was accepted."""
     snapshot = {} if build_spec is None else {"buildSpec": build_spec}
     return _finish({**status, **snapshot}, "False", reason, message, now)
+
+
+def refuse(status: Manifest, *, reason: str, message: str, now: datetime) -> Manifest:
+    """End a BuildRun whose TaskRun has ended without a step, in that one's words."""
+    return _finish(status, "False", reason, message, now)
 
 
 def succeed(status: Manifest, *, commit: Commit, image: PushedImage, now: datetime) -> Manifest:
@@ -92,7 +106,7 @@ def fail(
 
 def time_out(status: Manifest, *, timeout: timedelta, now: datetime) -> Manifest:
     """End a BuildRun that took too long."""
-    message = f"BuildRun timeout failed to finish within {_go_duration(timeout)}"
+    message = f"BuildRun timeout failed to finish within {go_duration(timeout)}"
     return _finish(status, "False", "BuildRunTimeout", message, now)
 
 
@@ -148,12 +162,3 @@ def _source(commit: Commit) -> Manifest:
     if commit.branch is not None:
         git["branchName"] = commit.branch
     return {"source": {"git": git, "timestamp": timestamp(commit.committed_at)}}
-
-
-def _go_duration(duration: timedelta) -> str:
-    """Write a duration as Go prints it: 25s, 1m30s, 1h0m0s."""
-    minutes, seconds = divmod(round(duration.total_seconds()), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours}h{minutes}m{seconds}s"
-    return f"{minutes}m{seconds}s" if minutes else f"{seconds}s"

@@ -1,56 +1,84 @@
-"""Run the steps of one build in a folder of its own, and leave nothing but the log."""
+"""Run the steps of one build in a folder of its own, and leave nothing but the logs."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Final, TypeAlias
 
 from brokkr.local.build_runner.commands import Commands, contained
 from brokkr.local.build_runner.git import ENVIRONMENT, fetch_source
-from brokkr.local.build_runner.image import Workspace, build_image, push_image
-from brokkr.local.build_runner.job import BuildJob, Commit, PushedImage
+from brokkr.local.build_runner.git import STEP as SOURCE_STEP
+from brokkr.local.build_runner.image import (
+    BUILD_STEP,
+    PUSH_STEP,
+    Workspace,
+    build_image,
+    push_image,
+)
+from brokkr.local.build_runner.job import BuildJob, Commit, PushedImage, StepFailed
+
+STEPS: Final = (SOURCE_STEP, BUILD_STEP, PUSH_STEP)
+"""The steps in their order, by the names of the containers that they would be."""
+
+OnStep: TypeAlias = Callable[[str, Commit | PushedImage | None], Awaitable[None]]
+"""Told of each step that has ended well, and of what it has found out."""
 
 
-async def run_steps(
-    job: BuildJob, *, folder: Path, log: Path, on_commit: Callable[[Commit], None]
-) -> PushedImage:
+async def run_steps(job: BuildJob, *, folder: Path, logs: Path, on_step: OnStep) -> PushedImage:
     """
     Fetch, build and push.
 
     Args:
         job: What to build.
         folder: A folder for this build alone; it is removed at the end.
-        log: Where the steps' output goes.
-        on_commit: Told what is being built, as soon as that is known.
+        logs: Where each step's output goes, into a file of its own.
+        on_step: Awaited between the steps.
 
     Raises:
         StepFailed: Which step, and why.
     """
     workspace = Workspace(folder)
-    commands = _prepare(workspace, log)
-    commands.say("This build is run by the local build runner, a stand-in for Shipwright.")
+    source, build, push = _prepare(workspace, logs)
+    source.say("This build is run by the local build runner, a stand-in for Shipwright.")
     for field in job.unsupported:
-        commands.say(f"The stand-in ignores {field}.")
+        source.say(f"The stand-in ignores {field}.")
     try:
-        commands.say(f"===== step-source-default: {job.url} {job.revision or '(default branch)'}")
-        commit = await fetch_source(commands, job, workspace.source)
-        on_commit(commit)
-        commands.say(f"===== step-build: {job.dockerfile} at {commit.sha}")
-        await build_image(commands, job, workspace)
-        commands.say(f"===== step-image-processing: {job.image}")
-        return await push_image(commands, job, workspace)
+        source.say(f"Fetching {job.url} {job.revision or '(default branch)'}")
+        commit = await fetch_source(source, job, workspace.source)
+        await on_step(SOURCE_STEP, commit)
+        build.say(f"Building {job.dockerfile} at {commit.sha}")
+        await build_image(build, job, workspace)
+        await on_step(BUILD_STEP, None)
+        push.say(f"Pushing {job.image}")
+        image = await push_image(push, job, workspace)
+        await on_step(PUSH_STEP, image)
+    except StepFailed as failure:
+        for skipped in (source, build, push)[STEPS.index(failure.step) + 1 :]:
+            skipped.say("Skipping step because a previous step failed")
+        raise
+    else:
+        return image
     finally:
         await asyncio.shield(remove(folder))
 
 
-def _prepare(workspace: Workspace, log: Path) -> Commands:
+def log_of(logs: Path, step: str) -> Path:
+    """Return the file that has this step's output, in the folder of its build's logs."""
+    return logs / f"{step}.log"
+
+
+def _prepare(workspace: Workspace, logs: Path) -> list[Commands]:
+    """Make the folders, and what runs the programs of each step."""
     temporary = workspace.folder / "tmp"
     temporary.mkdir(mode=0o700, parents=True)
     workspace.folder.chmod(0o700)
-    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    log.touch(mode=0o600)
+    logs.mkdir(mode=0o700, parents=True, exist_ok=True)
     # No credentials but those of the Secrets: not what somebody logged in with here.
     registry = {"REGISTRY_AUTH_FILE": str(workspace.auth_file), "TMPDIR": str(temporary)}
-    return Commands(workspace.folder, {**ENVIRONMENT, **registry}, log)
+    files = [log_of(logs, step) for step in STEPS]
+    for file in files:
+        file.touch(mode=0o600)
+    return [Commands(workspace.folder, {**ENVIRONMENT, **registry}, file) for file in files]
 
 
 async def remove(*folders: Path) -> None:
