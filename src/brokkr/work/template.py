@@ -16,12 +16,16 @@ not on it is refused by name.
 import json
 import re
 import reprlib
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from brokkr.work.errors import InvalidWork
 from brokkr.work.model import Manifest
+
+Kinds: TypeAlias = Mapping[str, AbstractSet[tuple[str, str]]]
+"""By work type, the ``apiVersion`` and ``kind`` of what a template may bring."""
 
 ALLOWED_KINDS: Final[Mapping[str, frozenset[tuple[str, str]]]] = MappingProxyType(
     {
@@ -34,7 +38,7 @@ ALLOWED_KINDS: Final[Mapping[str, frozenset[tuple[str, str]]]] = MappingProxyTyp
         )
     }
 )
-"""By work type, the ``apiVersion`` and ``kind`` of what a template may bring."""
+"""Of the built-in work types."""
 
 MAX_DEPTH = 64
 MAX_DOCUMENTS = 20
@@ -72,7 +76,7 @@ def check_template(
     work_type: str,
     template: Manifest,
     *,
-    kinds: Mapping[str, Set[tuple[str, str]]] = ALLOWED_KINDS,
+    kinds: Kinds = ALLOWED_KINDS,
     namespace: str | None = None,
 ) -> None:
     """
@@ -127,7 +131,7 @@ def _check_size(template: Manifest) -> None:
         raise InvalidWork("template", f"is {size} bytes of JSON; at most {MAX_BYTES} are taken")
 
 
-def _check_document(document: Manifest, allowed: Set[tuple[str, str]], path: str) -> None:
+def _check_document(document: Manifest, allowed: AbstractSet[tuple[str, str]], path: str) -> None:
     api_version, kind = document.get("apiVersion"), document.get("kind")
     if kind == "Secret":
         raise InvalidWork(
