@@ -139,7 +139,8 @@ def _put(tree: dict[str, Any], path: _Path, value: object) -> None:
 
 
 def _sentence(error: ErrorDetails, model: type[BaseModel], origins: Mapping[_Path, str]) -> str:
-    path = tuple(str(part) for part in error["loc"])
+    # Of a key that is wrong itself, pydantic says so with one more part.
+    path = tuple(str(part) for part in error["loc"] if part != "[key]")
     origin = next(
         (name for known, name in origins.items() if known[: len(path)] == path[: len(known)]),
         "configuration",

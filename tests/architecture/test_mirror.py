@@ -68,7 +68,6 @@ NOTHING_TO_TEST = {
     "agent/handlers/protocol.py",
     "agent/handlers/verdict.py",
     "broker/api/state.py",
-    "broker/settings.py",
     "wire/tenants.py",
     "local/build_runner/job.py",
     "wire/explain.py",

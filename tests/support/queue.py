@@ -13,6 +13,7 @@ from brokkr.broker.db.submissions import Refused, Submission, Submitted, Submitt
 from brokkr.broker.db.work_queue import Completed, GivenBack, HandOffPolicy, LostClaim
 from brokkr.wire.bodies import (
     AgentBody,
+    Capabilities,
     CompleteOne,
     Heartbeat,
     PendingWork,
@@ -89,7 +90,15 @@ class Queue:
         """Let an agent be heard of."""
         async with transaction(self.pool) as db:
             beat = Heartbeat(incarnation=incarnation or uuid4())
-            return await agents.touch_agent(db, agent.id, beat)
+            return (await agents.touch_agent(db, agent.id, beat)).is_first
+
+    async def declare(self, agent: AgentBody, **unavailable: str) -> None:
+        """Let an agent say which types it cannot execute now, and why."""
+        beat = Heartbeat(
+            incarnation=uuid4(), capabilities=Capabilities(types=[], unavailable=unavailable)
+        )
+        async with transaction(self.pool) as db:
+            await agents.touch_agent(db, agent.id, beat)
 
     async def submit(self, target: Any = None, **fields: Any) -> UUID:
         """Submit a Work, for all agents unless a target says otherwise."""

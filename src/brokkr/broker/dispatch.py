@@ -27,6 +27,8 @@ claim decides who gets it.
 # *Whoever's lanes were read looks for Work after that.*  This one rule covers what was
 # announced before its lanes were known, what it has gained by new labels, and, because all
 # lanes are read again when the brokers' channel is there again, what was told meanwhile.
+# Nobody is in a lane of a type that it has declared unavailable; when it declares something
+# else, it is announced like one that was relabelled.
 
 import asyncio
 from collections import Counter

@@ -2,14 +2,22 @@
 What can be configured about the broker, with units and defaults.
 
 The sections and their keys are those of the configuration file: ``[broker]``,
-``[broker.retention]`` and ``[database]``.
+``[broker.retention]``, ``[broker.work_types]`` and ``[database]``.
 """
 
+import json
+import re
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+
+from brokkr.work.kinds import parse_kind
+from brokkr.work.template import ALLOWED_KINDS, Kinds
+
+_TYPE_NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]{0,48}[A-Za-z0-9])?")
 
 
 class _Section(BaseModel):
@@ -42,6 +50,41 @@ class RetentionSettings(_Section):
         """Return how old an outcome, a payload or events become; None if they are kept."""
         days: float = getattr(self, f"{what}_days")
         return timedelta(days=days) if days else None
+
+
+def _check_type(name: str) -> str:
+    if name in ALLOWED_KINDS:
+        raise ValueError("is built in, and cannot be defined anew")
+    if not _TYPE_NAME.fullmatch(name):
+        raise ValueError(
+            "is no name of a work type: at most 50 of A-Z, a-z, 0-9, '-', '_' and '.', "
+            "with a letter or digit at both ends"
+        )
+    return name
+
+
+def _read_list(value: object) -> object:
+    """Read what the environment can carry: a list as JSON, or with commas."""
+    if not isinstance(value, str):
+        return value
+    if not value.lstrip().startswith("["):
+        return [each.strip() for each in value.split(",")]
+    try:
+        return json.loads(value)
+    except ValueError:
+        raise ValueError("begins like a JSON list and is none") from None
+
+
+def _check_kind(text: str) -> str:
+    parse_kind(text)
+    return text
+
+
+_Kinds = Annotated[
+    list[Annotated[str, AfterValidator(_check_kind)]],
+    BeforeValidator(_read_list),
+    Field(min_length=1, max_length=50),
+]
 
 
 class BrokerSettings(_Section):
@@ -84,7 +127,22 @@ class BrokerSettings(_Section):
         default=True,
         description="Whether `/metrics` answers without a key; if not, an admin's or a viewer's.",
     )
+    work_types: dict[Annotated[str, AfterValidator(_check_type)], _Kinds] = Field(
+        default={},
+        description="Work types beside `build`: by name, the kinds that a template may bring, as "
+        '`job = ["batch/v1 Job", "v1 ConfigMap"]`. By environment '
+        "`BROKKR__BROKER__WORK_TYPES__JOB`, a JSON list or with commas; a name with `-`, `.` or "
+        "capitals only in the file.",
+    )
     retention: RetentionSettings = RetentionSettings()
+
+    @cached_property
+    def kinds(self) -> Kinds:
+        """Return by work type what a template may bring, built-in types included."""
+        configured = {
+            name: frozenset(map(parse_kind, kinds)) for name, kinds in self.work_types.items()
+        }
+        return {**ALLOWED_KINDS, **configured}
 
 
 class DatabaseSettings(_Section):

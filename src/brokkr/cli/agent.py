@@ -30,7 +30,14 @@ from brokkr.cli.output import (
 from brokkr.cli.run import fail, run
 from brokkr.cli.settings import ConfigFile, Key, Settings, Url, connect
 from brokkr.configuration import load
-from brokkr.wire.bodies import AgentBody, AgentPage, RegisterAgent, RegisteredAgent, RelabelAgent
+from brokkr.wire.bodies import (
+    AgentBody,
+    AgentPage,
+    Capabilities,
+    RegisterAgent,
+    RegisteredAgent,
+    RelabelAgent,
+)
 from brokkr.work.errors import BrokkrError
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
@@ -245,7 +252,7 @@ def _table(agents: list[AgentBody]) -> str:
                 str(each.id),
                 each.cluster_name or "-",
                 render_pairs(each.labels) or "-",
-                _types(each) or "-",
+                _types(each, marked=True) or "-",
                 str(each.claimed),
                 _free(each) or "-",
                 "yes" if each.drained_at else "no",
@@ -257,6 +264,8 @@ def _table(agents: list[AgentBody]) -> str:
 
 
 def _facts(agent: AgentBody) -> list[tuple[str, str]]:
+    known = agent.capabilities or Capabilities(types=[])
+    unavailable = sorted(known.unavailable.items())
     return [
         ("name", agent.name),
         ("id", str(agent.id)),
@@ -264,7 +273,9 @@ def _facts(agent: AgentBody) -> list[tuple[str, str]]:
         ("labels", render_pairs(agent.labels)),
         ("annotations", render_pairs(agent.annotations)),
         ("work types", _types(agent)),
-        ("version", agent.capabilities.version if agent.capabilities else ""),
+        *((f"{each} unavailable", why or "no reason given") for each, why in unavailable),
+        ("strategies", ", ".join(known.strategies)),
+        ("version", known.version),
         ("holds", str(agent.claimed)),
         ("free slots", _free(agent)),
         ("registered", render_time(agent.created_at)),
@@ -273,8 +284,12 @@ def _facts(agent: AgentBody) -> list[tuple[str, str]]:
     ]
 
 
-def _types(agent: AgentBody) -> str:
-    return ",".join(agent.capabilities.types) if agent.capabilities else ""
+def _types(agent: AgentBody, *, marked: bool = False) -> str:
+    """Render what it can execute; ``marked``, also what it cannot execute now."""
+    known = agent.capabilities or Capabilities(types=[])
+    able = [each for each in known.types if each not in known.unavailable]
+    unable = [f"{each} (unavailable)" for each in sorted(known.unavailable)] if marked else []
+    return ",".join([*able, *unable])
 
 
 def _free(agent: AgentBody) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from brokkr.cli.follow import render_event
+from brokkr.cli.follow import render_doing, render_event
 from brokkr.cli.output import (
     render_columns,
     render_pairs,
@@ -71,6 +71,7 @@ def list_facts(work: WorkBody) -> list[tuple[str, str]]:
         ("start deadline", render_time(work.start_deadline) if is_waiting else ""),
         ("claimed", render_time(work.claimed_at)),
         ("lease left", render_seconds(work.lease_seconds)),
+        ("progress", _progress(work)),
         ("cancel requested", render_time(work.cancel_requested_at)),
         ("completed", render_time(work.completed_at)),
         ("waited", render_seconds(work.queue_seconds)),
@@ -78,6 +79,14 @@ def list_facts(work: WorkBody) -> list[tuple[str, str]]:
         ("message", message),
         *list_result_facts(work),
     ]
+
+
+def _progress(work: WorkBody) -> str:
+    """Say what its holder is at; nothing of what nobody holds."""
+    now = work.progress
+    if now is None or work.status is not WorkState.CLAIMED:
+        return ""
+    return render_doing(now.attempt, now.phase, now.step)
 
 
 def render_events(events: Sequence[WorkEvent]) -> str:

@@ -66,6 +66,12 @@ def render_event(event: WorkEvent) -> str:
     return _ended(event) if render is None else render(event)
 
 
+def render_doing(attempt: object, phase: object, step: object) -> str:
+    """Say which attempt is at what; a step that is not known is left out."""
+    doing = f"attempt {attempt} {str(phase or '').lower()}"
+    return f"{doing}, step {step}" if step else doing
+
+
 def _matches_nobody(work: WorkBody) -> bool:
     return work.status is WorkState.PENDING and work.eligible_agents == 0
 
@@ -73,7 +79,7 @@ def _matches_nobody(work: WorkBody) -> bool:
 def _progress(event: WorkEvent) -> str:
     detail = event.detail
     said = _COUNTED.sub("", str(detail.get("message", "")), count=1)
-    doing = f"attempt {detail.get('attempt')} {str(detail.get('phase', '')).lower()}"
+    doing = render_doing(detail.get("attempt"), detail.get("phase"), detail.get("step"))
     return f"{doing}: {said}" if said else doing
 
 

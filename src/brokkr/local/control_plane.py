@@ -131,7 +131,7 @@ def _prepare(folder: Path) -> None:
 
 async def _make_kubelet_identity(openssl: Path, path: Path) -> None:
     """Make a certificate that signs itself, is a server's and a client's, and its key."""
-    _write_private(path, "")
+    write_private(path, "")
     process = await asyncio.create_subprocess_exec(
         *(openssl, "req", "-x509", "-nodes", "-days", "365", "-subj", "/CN=brokkr-local-kubelet"),
         *("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),

@@ -28,6 +28,8 @@ from brokkr.work.selectors import MatchExpression, Operator, Target
 
 MAX_RESULT_BYTES = 64 * 1024
 MAX_MESSAGE = 4096
+MAX_REASON = 500
+MAX_STEP = 100
 MAX_WAIT_SECONDS = 60
 MAX_BATCH = 100
 
@@ -38,6 +40,17 @@ Words = Annotated[
 ]
 """What somebody says of a Work; it is kept, and shown to others, so without credentials."""
 
+WorkType = Annotated[str, Field(max_length=50)]
+Reason = Annotated[
+    str,
+    Field(max_length=MAX_REASON),
+    AfterValidator(lambda text: redact(text)[:MAX_REASON]),
+]
+Step = Annotated[
+    str,
+    Field(max_length=MAX_STEP),
+    AfterValidator(lambda text: redact(text)[:MAX_STEP]),
+]
 
 Moment = Annotated[
     AwareDatetime,
@@ -143,7 +156,9 @@ Targets = Annotated[list[TargetBody], Field(min_length=1, max_length=100, fail_f
 class SubmitWork(Request):
     """``POST /work``."""
 
-    work_type: Annotated[str, Field(min_length=1, max_length=50)]
+    work_type: Annotated[str, Field(min_length=1, max_length=50)] = Field(
+        description="`build`, or one that the broker's `[broker.work_types]` names."
+    )
     template: dict[str, Any] | Annotated[list[dict[str, Any]], Field(max_length=20)] | str = Field(
         description="An object, a list of objects, or YAML text (several documents too)."
     )
@@ -191,6 +206,7 @@ class Progress(Answer):
     phase: str
     attempt: int
     retries: int
+    step: str | None = Field(default=None, description="What the attempt is doing now.")
     message: str = ""
     retry_at: datetime | None = None
     reported_at: datetime
@@ -343,6 +359,9 @@ class ReportProgress(Request):
     phase: Annotated[str, Field(max_length=20)]
     attempt: Annotated[int, Field(ge=1, le=1000)]
     retries: Annotated[int, Field(ge=0, le=1000)] = 0
+    step: Step | None = Field(
+        default=None, description="What the attempt is doing now, as a name: `build`."
+    )
     message: Words = ""
     retry_at: Moment | None = None
 
@@ -417,7 +436,20 @@ class Capacity(Answer):
 class Capabilities(Answer):
     """What an agent can execute."""
 
-    types: Annotated[list[Annotated[str, Field(max_length=50)]], Field(max_length=50)]
+    types: Annotated[list[WorkType], Field(max_length=50)] = Field(
+        description="What it can execute now."
+    )
+    unavailable: Annotated[dict[WorkType, Reason], Field(max_length=50)] = Field(
+        default={},
+        description="By type, why it cannot execute now what it could otherwise; "
+        "it is offered none of that.",
+    )
+    strategies: Annotated[
+        list[Annotated[str, Field(max_length=320)]], Field(max_length=200, fail_fast=True)
+    ] = Field(
+        default=[],
+        description="The build strategies that its cluster has, for people: `buildah (cluster)`.",
+    )
     version: Annotated[str, Field(max_length=50)] = ""
 
 

@@ -77,6 +77,7 @@ class Explanation(_Answer):
     summary: str = Field(description="All of this in one sentence, for people.")
     could_ever: bool | None = Field(
         default=None,
-        description="Of pending Work: whether any agent matches it and supports its type.",
+        description="Of pending Work: whether any agent matches it and supports its type, "
+        "if perhaps not now.",
     )
     waiting: Waiting | None = None

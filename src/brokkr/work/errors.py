@@ -25,6 +25,7 @@ What can go wrong, as facts that callers treat differently.
     │   ├── PayloadPruned          its template is no longer kept
     │   ├── IdempotencyKeyReused   the key was sent with another body
     │   ├── AgentDrained           it is offered nothing
+    │   ├── WorkTypeUnavailable    the agent has said that it cannot execute it now
     │   ├── AgentNameTaken
     │   ├── AgentSuperseded        a newer process of this agent is at work
     │   ├── GeneratorNameTaken
@@ -240,6 +241,17 @@ class AgentDrained(Conflict):
     def __init__(self, agent: UUID | str) -> None:
         super().__init__(f"agent {agent} is drained; undrain it to let it claim")
         self.agent = str(agent)
+
+
+class WorkTypeUnavailable(Conflict):
+    """The agent has said that it cannot execute this type now, so it is offered none of it."""
+
+    code = "work_type_unavailable"
+
+    def __init__(self, work_type: str, reason: str) -> None:
+        super().__init__(f"this agent cannot execute {work_type} now: {reason}")
+        self.work_type = work_type
+        self.reason = reason
 
 
 class AgentNameTaken(Conflict):

@@ -7,7 +7,7 @@ brings the facts.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
@@ -28,6 +28,7 @@ class Rule(StrEnum):
     TRIED_BEFORE = "tried_before"
     DRAINED = "drained"
     NOT_SEEN = "not_seen"
+    TYPE_UNAVAILABLE = "type_unavailable"
     NO_FREE_SLOT = "no_free_slot"
     MAY_CLAIM = "may_claim"
 
@@ -59,13 +60,15 @@ class Candidate:
     """An agent, and what is known of how it works.
 
     Attributes:
-        types: The work types that it supports; None if it did not say.
+        types: The work types that it can execute; None if it did not say.
+        unavailable: Those that it supports and cannot execute now, and why.
         free: How many more Works it would take; None if it did not say.
         is_left_out: Whether it has had the Work, and others are to have it now.
     """
 
     agent: Selectable
     types: frozenset[str] | None = None
+    unavailable: Mapping[str, str] = field(default_factory=dict)
     free: int | None = None
     drained_at: datetime | None = None
     last_seen_at: datetime | None = None
@@ -99,8 +102,9 @@ def standing_of(
             unmet=unmet,
             target=nearest,
         )
-    if candidate.types is not None and work_type not in candidate.types:
-        known = ", ".join(sorted(candidate.types)) or "none"
+    supported = None if candidate.types is None else candidate.types | {*candidate.unavailable}
+    if supported is not None and work_type not in supported:
+        known = ", ".join(sorted(supported)) or "none"
         return Standing(
             rule=Rule.TYPE_NOT_SUPPORTED,
             sentence=f"does not support work of type {work_type}; it supports {known}",
@@ -119,6 +123,11 @@ def standing_of(
             "was never heard of" if seen is None else f"was not heard of since {render_time(seen)}"
         )
         return Standing(rule=Rule.NOT_SEEN, sentence=since)
+    if work_type in candidate.unavailable:
+        why = candidate.unavailable[work_type]
+        return Standing(
+            rule=Rule.TYPE_UNAVAILABLE, sentence=f"cannot execute {work_type} now: {why}"
+        )
     if candidate.free is not None and candidate.free <= 0:
         return Standing(rule=Rule.NO_FREE_SLOT, sentence="is busy: it has no free slot")
     return Standing(rule=Rule.MAY_CLAIM, sentence="may claim it")
@@ -206,7 +215,11 @@ def summary_of(
 
 
 def could_ever(counts: Mapping[Rule, int]) -> bool:
-    """Say whether any agent matches the target and supports the type, as things stand."""
+    """
+    Say whether any agent matches the target and supports the type, as things stand.
+
+    One that cannot execute the type now may recover, so it counts.
+    """
     never = (Rule.DOES_NOT_MATCH, Rule.TYPE_NOT_SUPPORTED)
     return any(count for rule, count in counts.items() if rule not in never)
 
@@ -215,6 +228,7 @@ _REASONS: Final = {
     Rule.TRIED_BEFORE: "had it before",
     Rule.DRAINED: "drained",
     Rule.NOT_SEEN: "not heard of",
+    Rule.TYPE_UNAVAILABLE: "unable to execute its type now",
     Rule.NO_FREE_SLOT: "busy",
 }
 

@@ -19,10 +19,13 @@ import reprlib
 from collections.abc import Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from brokkr.work.errors import InvalidWork
 from brokkr.work.model import Manifest
+
+Kinds: TypeAlias = Mapping[str, AbstractSet[tuple[str, str]]]
+"""By work type, the ``apiVersion`` and ``kind`` of what a template may bring."""
 
 ALLOWED_KINDS: Final[Mapping[str, frozenset[tuple[str, str]]]] = MappingProxyType(
     {
@@ -35,7 +38,7 @@ ALLOWED_KINDS: Final[Mapping[str, frozenset[tuple[str, str]]]] = MappingProxyTyp
         )
     }
 )
-"""By work type, the ``apiVersion`` and ``kind`` of what a template may bring."""
+"""Of the built-in work types."""
 
 MAX_DEPTH = 64
 MAX_DOCUMENTS = 20
@@ -73,7 +76,7 @@ def check_template(
     work_type: str,
     template: Manifest,
     *,
-    kinds: Mapping[str, AbstractSet[tuple[str, str]]] = ALLOWED_KINDS,
+    kinds: Kinds = ALLOWED_KINDS,
     namespace: str | None = None,
 ) -> None:
     """

@@ -250,6 +250,40 @@ async def test_an_agent_that_is_drained_no_longer_hears_of_work(queue: Queue, st
     assert await waiter.is_woken(within=WITHIN)
 
 
+async def test_an_agent_that_cannot_execute_a_type_now_hears_of_it_again_when_it_can(
+    queue: Queue, start: Start
+) -> None:
+    here, there = await start(), await start()
+    agent = await queue.an_agent()
+    known = await a_lane(queue)
+    waiter = await here.parked(agent)
+    await queue.declare(agent, build="no disk")
+    there.dispatcher.announce_agents([agent.id])
+
+    assert not await waiter.is_woken(within=QUIET)
+    there.dispatcher.announce([known, await a_lane(queue, {"agents": [agent.name]})])
+    assert not await waiter.is_woken(within=QUIET)
+    await queue.declare(agent)
+    there.dispatcher.announce_agents([agent.id])
+    assert await waiter.is_woken(within=WITHIN)
+
+
+async def test_the_wake_of_an_agent_that_cannot_execute_the_type_any_more_goes_to_another(
+    queue: Queue, start: Start
+) -> None:
+    here, there = await start(), await start()
+    agent, other = await queue.an_agent(), await queue.an_agent()
+    lane = await a_lane(queue)
+    mine, theirs = await here.parked(agent), await there.parked(other)
+
+    here.dispatcher.announce([lane])
+    await until_woken(1, mine)
+    await queue.declare(agent, build="no disk")
+    here.dispatcher.announce_agents([agent.id])
+
+    await until_woken(1, theirs)
+
+
 async def test_a_waiter_that_leaves_without_having_looked_passes_its_wake_on(
     queue: Queue, start: Start
 ) -> None:

@@ -70,10 +70,10 @@ async def test_trap_02_a_claim_whose_answer_was_lost_is_not_lost(queue: Queue) -
     [claim] = await queue.claim_some(agent, request_id=request_id)
     [again] = await queue.claim_some(agent, request_id=request_id)
     async with transaction(queue.pool) as db:  # or its process has died with the request
-        is_first = await agents.touch_agent(db, agent.id, Heartbeat(incarnation=uuid4()))
+        touched = await agents.touch_agent(db, agent.id, Heartbeat(incarnation=uuid4()))
         [held] = await claims.list_held_claims(db, agent_id=agent.id)
 
-    assert is_first
+    assert touched.is_first
     assert claim.claim_id == again.claim_id == held.claim_id
     assert claim.spec == again.spec == held.spec
 

@@ -91,6 +91,32 @@ async def test_an_agent_shows_what_it_said_of_itself(
     assert re.split(r"  +", listed.splitlines()[1])[4:8] == ["build,test", "0", "3 of 4", "no"]
 
 
+async def test_what_an_agent_cannot_execute_now_is_marked_and_said_with_its_reason(
+    brokkr: CommandLine, broker: RunningBroker
+) -> None:
+    created = json.loads((await brokkr("agent", "create", "edge-1", "-o", "json")).out)
+    capabilities = Capabilities(
+        types=["test"],
+        unavailable={"build": "the cluster has\nno Shipwright"},
+        strategies=["buildah (cluster)", "kaniko"],
+    )
+    beat = Heartbeat(incarnation=uuid4(), capabilities=capabilities)
+    async with BrokerClient(broker.url, created["key"]) as client:
+        await client.heartbeat(created["id"], beat)
+
+    shown = (await brokkr("agent", "get", "edge-1")).out
+    listed = (await brokkr("agent", "list")).out
+
+    facts = dict(re.split(r"  +", line, maxsplit=1) for line in shown.splitlines())
+    expected = {
+        "work types": "test",
+        "build unavailable": "the cluster has no Shipwright",
+        "strategies": "buildah (cluster), kaniko",
+    }
+    assert facts | expected == facts
+    assert re.split(r"  +", listed.splitlines()[1])[4] == "test,build (unavailable)"
+
+
 async def test_an_agent_is_drained_and_undrained(brokkr: CommandLine) -> None:
     await brokkr("agent", "create", "edge-1")
 

@@ -148,8 +148,8 @@ async def test_a_followed_work_that_succeeds_is_told_and_ends_with_its_image(
         assert (await lines.readline()).endswith(b" s  queued\n")
         claim = await agent.claim()
         assert (await lines.readline()).endswith(b" s  claimed by edge-1\n")
-        await agent.progress(claim, phase="Running")
-        assert (await lines.readline()).endswith(b" s  attempt 1 running\n")
+        await agent.progress(claim, phase="Running", step="build")
+        assert (await lines.readline()).endswith(b" s  attempt 1 running, step build\n")
         retry_at = datetime.now(UTC) + timedelta(seconds=1)
         await agent.progress(
             claim, phase="Pending", attempt=2, retries=1, retry_at=retry_at, message="evicted"

@@ -24,13 +24,13 @@ from brokkr.agent.kinds import (
     BUILDS,
     CLUSTER_BUILD_STRATEGIES,
     NAMESPACES,
+    PODS,
     SECRETS,
     TASK_RUNS,
     Resource,
 )
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.config import KubeConfig
-from brokkr.local.build_runner.pod import PODS
 from brokkr.local.build_runner.runner import BuildRunner, FolderInUse
 from brokkr.local.build_runner.steps import STEPS
 from brokkr.local.build_runner.task_run import render_task_run

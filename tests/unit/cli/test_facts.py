@@ -5,6 +5,8 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
+import pytest
+
 from brokkr.cli.facts import list_facts, render_events, render_explanation
 from brokkr.wire.bodies import WorkBody
 from brokkr.wire.events import WorkEvent
@@ -57,6 +59,29 @@ def test_what_a_pending_work_waits_for_is_shown() -> None:
     facts = dict(list_facts(a_work("PENDING", not_before=START, start_deadline=START)))
 
     assert facts["not before"] == facts["start deadline"] == "2026-01-02 03:04:00Z"
+
+
+PROGRESS = {"phase": "Running", "attempt": 1, "retries": 0, "reported_at": START}
+
+
+@pytest.mark.parametrize(
+    ("status", "step", "shown"),
+    [
+        ("CLAIMED", "build", "attempt 1 running, step build"),
+        ("CLAIMED", None, "attempt 1 running"),
+        ("FAILED", "build", ""),
+    ],
+)
+def test_what_its_holder_is_at_is_shown_while_it_is_held(
+    status: str, step: str | None, shown: str
+) -> None:
+    work = a_work(status, progress={**PROGRESS, "step": step})
+
+    assert dict(list_facts(work))["progress"] == shown
+
+
+def test_of_work_that_nothing_is_said_of_no_progress_is_shown() -> None:
+    assert dict(list_facts(a_work("CLAIMED")))["progress"] == ""
 
 
 def test_events_have_a_line_each() -> None:

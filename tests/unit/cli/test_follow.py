@@ -45,6 +45,11 @@ def a_work(status: WorkState = WorkState.PENDING, **fields: Any) -> WorkBody:
         (an_event("claimed", round=1), "claimed by edge-1"),
         (an_event("progress", phase="Running", attempt=1), "attempt 1 running"),
         (
+            an_event("progress", phase="Running", attempt=1, step="build", message="RUN make"),
+            "attempt 1 running, step build: RUN make",
+        ),
+        (an_event("progress", phase="Running", attempt=1, step=None), "attempt 1 running"),
+        (
             an_event("progress", phase="Running", attempt=2, message="attempt 2 of 4: pulling"),
             "attempt 2 running: pulling",
         ),

@@ -2,11 +2,16 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from brokkr.wire.bodies import (
     MAX_MESSAGE,
+    MAX_REASON,
+    MAX_STEP,
     AgentBody,
+    Capabilities,
     ClaimSome,
     CompleteWork,
     ReportProgress,
@@ -153,3 +158,70 @@ def test_a_message_that_grows_without_its_credentials_is_cut() -> None:
     )
 
     assert ReportProgress.model_validate(progress.model_dump()) == progress
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"unavailable": {"x" * 50: "y" * 500}},
+        {"unavailable": {f"type-{number}": "" for number in range(50)}},
+        {"strategies": ["x" * 320] * 200},
+        {"from_the_future": 1},
+    ],
+)
+def test_an_agent_may_say_so_much_of_what_it_can_execute(said: dict[str, Any]) -> None:
+    capabilities = Capabilities.model_validate({"types": []} | said)
+
+    shown = capabilities.model_dump()
+    assert shown | {key: value for key, value in said.items() if key in shown} == shown
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"unavailable": {"x" * 51: "why"}},
+        {"unavailable": {"build": "y" * 501}},
+        {"unavailable": {f"type-{number}": "" for number in range(51)}},
+        {"unavailable": ["build"]},
+        {"strategies": ["x" * 321]},
+        {"strategies": ["x"] * 201},
+    ],
+)
+def test_an_agent_may_not_say_more_of_what_it_can_execute(said: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Capabilities.model_validate({"types": []} | said)
+
+
+def test_what_an_agent_of_an_older_version_does_not_say_is_nothing() -> None:
+    capabilities = Capabilities.model_validate({"types": ["build"], "version": "0.1"})
+
+    assert (capabilities.unavailable, capabilities.strategies) == ({}, [])
+
+
+@given(
+    reason=st.text(alphabet=":/@a", max_size=MAX_REASON),
+    step=st.text(alphabet=":/@a", max_size=MAX_STEP),
+)
+def test_reasons_and_steps_that_grow_without_their_credentials_are_cut(
+    reason: str, step: str
+) -> None:
+    capabilities = Capabilities(types=[], unavailable={"build": reason})
+    progress = ReportProgress(claim_id=uuid4(), phase="Running", attempt=1, step=step)
+
+    assert Capabilities.model_validate(capabilities.model_dump()) == capabilities
+    assert ReportProgress.model_validate(progress.model_dump()) == progress
+
+
+def test_a_reason_and_a_step_are_kept_without_credentials() -> None:
+    said = "cannot ask https://rig:hunter2@cluster.example/apis"
+
+    capabilities = Capabilities(types=[], unavailable={"build": said})
+    progress = ReportProgress(claim_id=uuid4(), phase="Running", attempt=1, step=said)
+
+    assert "hunter2" not in capabilities.model_dump_json() + progress.model_dump_json()
+    assert "cluster.example/apis" in capabilities.unavailable["build"]
+
+
+def test_a_step_is_a_name_and_no_story() -> None:
+    with pytest.raises(ValidationError):
+        ReportProgress(claim_id=uuid4(), phase="Running", attempt=1, step="x" * 101)

@@ -34,6 +34,7 @@ from brokkr.work.errors import (
     WorkNotFinished,
     WorkNotFound,
     WorkNotHeld,
+    WorkTypeUnavailable,
 )
 
 ONE_OF_EACH = [
@@ -66,6 +67,7 @@ ONE_OF_EACH = [
     WorkNotFinished("w-1", "PENDING"),
     WorkNotHeld("w-1"),
     WorkNotFound("w-1"),
+    WorkTypeUnavailable("build", "Shipwright is not installed"),
 ]
 
 

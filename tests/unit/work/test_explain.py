@@ -156,6 +156,11 @@ def test_what_an_agent_did_not_say_does_not_count_against_it() -> None:
 KEPT_BY: list[tuple[Rule, dict[str, Any], str]] = [
     (Rule.NO_FREE_SLOT, {"free": 0}, "is busy: it has no free slot"),
     (
+        Rule.TYPE_UNAVAILABLE,
+        {"types": frozenset(), "unavailable": {"build": "Shipwright is not installed"}},
+        "cannot execute build now: Shipwright is not installed",
+    ),
+    (
         Rule.NOT_SEEN,
         {"last_seen_at": NOON - timedelta(seconds=121)},
         "was not heard of since 2026-03-01 11:57:59 UTC",
@@ -164,8 +169,8 @@ KEPT_BY: list[tuple[Rule, dict[str, Any], str]] = [
     (Rule.TRIED_BEFORE, {"is_left_out": True}, "has tried it already, while others have not"),
     (
         Rule.TYPE_NOT_SUPPORTED,
-        {"types": frozenset({"backup"})},
-        "does not support work of type build; it supports backup",
+        {"types": frozenset({"backup"}), "unavailable": {"test": "no runner"}},
+        "does not support work of type build; it supports backup, test",
     ),
 ]
 
@@ -179,6 +184,16 @@ def test_each_rule_counts_more_than_those_before() -> None:
 
         assert (found.rule, found.sentence) == (rule, sentence)
     assert standing(candidate, Target(agents=frozenset({"x"}))).rule is Rule.DOES_NOT_MATCH
+
+
+def test_who_says_both_that_it_can_and_that_it_cannot_is_taken_to_be_unable() -> None:
+    both = replace(READY, unavailable={"build": "no disk"})
+
+    assert standing(both).rule is Rule.TYPE_UNAVAILABLE
+
+
+def test_another_type_that_is_unavailable_keeps_nobody() -> None:
+    assert standing(replace(READY, unavailable={"test": "no runner"})).rule is Rule.MAY_CLAIM
 
 
 def test_an_agent_that_was_never_heard_of_is_not_there() -> None:
@@ -217,6 +232,12 @@ def test_an_agent_that_was_never_heard_of_is_not_there() -> None:
             {Rule.DRAINED: 1, Rule.NOT_SEEN: 2, Rule.DOES_NOT_MATCH: 4},
             None,
             "Nobody can claim it now: of 3 agents for it, 1 drained, 2 not heard of.",
+            True,
+        ),
+        (
+            {Rule.TYPE_UNAVAILABLE: 2, Rule.TYPE_NOT_SUPPORTED: 1},
+            None,
+            "Nobody can claim it now: of 2 agents for it, 2 unable to execute its type now.",
             True,
         ),
     ],

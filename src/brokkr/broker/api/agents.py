@@ -110,9 +110,11 @@ async def heartbeat(
     """Renew exactly the listed claims.  A process's first is answered with all claims."""
     agent.check_is(ref)
     async with transaction(broker.pool) as db:
-        is_first = await agents.touch_agent(db, agent.id, body)
+        touched = await agents.touch_agent(db, agent.id, body)
         renewed = await claims.renew_claims(db, body.claims, by=agent)
-        held = await claims.list_held_claims(db, agent_id=agent.id) if is_first else None
+        held = await claims.list_held_claims(db, agent_id=agent.id) if touched.is_first else None
+    if touched.has_other_types:
+        broker.dispatcher.announce_agents([agent.id])
     kept = {each.claim_id for each in renewed}
     return HeartbeatAnswer(
         broker=str(broker.id),

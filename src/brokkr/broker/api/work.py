@@ -49,7 +49,7 @@ from brokkr.work.labels import (
     problem_with_value,
 )
 from brokkr.work.model import Manifest
-from brokkr.work.template import check_template
+from brokkr.work.template import Kinds, check_template
 from brokkr.work.trace import TraceContext
 
 Limit = Annotated[int, Query(ge=1, le=500)]
@@ -69,7 +69,7 @@ async def submit_work(
         if body.idempotency_key not in (None, idempotency_key):
             raise InvalidWork("idempotency_key", "is not that of the header Idempotency-Key")
         body = body.model_copy(update={"idempotency_key": idempotency_key})
-    submission = _submission_of(body)
+    submission = _submission_of(body, kinds=broker.settings.kinds)
     [item] = await _submit(broker, caller, [submission], trace=trace)
     if isinstance(item, BrokkrError):
         raise item
@@ -85,7 +85,7 @@ async def submit_some_work(
     """Submit several Works; each is answered by itself, and queued in this order."""
     read: list[Submission | InvalidInput] = []
     for index, each in enumerate(body.items):
-        read.append(_read(each, field=f"items[{index}]"))
+        read.append(_read(each, kinds=broker.settings.kinds, field=f"items[{index}]"))
         await asyncio.sleep(0)  # to read YAML takes a while, and others wait
     good = [each for each in read if isinstance(each, Submission)]
     answers = iter(await _submit(broker, caller, good, trace=trace))
@@ -244,14 +244,14 @@ async def _submit(
     ]
 
 
-def _read(item: dict[str, Any], *, field: str) -> Submission | InvalidInput:
+def _read(item: dict[str, Any], *, kinds: Kinds, field: str) -> Submission | InvalidInput:
     try:
-        return _submission_of(SubmitWork.model_validate(item))
+        return _submission_of(SubmitWork.model_validate(item), kinds=kinds)
     except (ValidationError, InvalidInput) as error:
         return item_problem(error, item, field=field)
 
 
-def _submission_of(body: SubmitWork) -> Submission:
+def _submission_of(body: SubmitWork, *, kinds: Kinds) -> Submission:
     """
     Check everything that a submission says.
 
@@ -259,7 +259,7 @@ def _submission_of(body: SubmitWork) -> Submission:
         InvalidWork: Names the field.
     """
     template = _template_of(body)
-    check_template(body.work_type, template)
+    check_template(body.work_type, template, kinds=kinds)
     for key, value in body.labels.items():
         problem = problem_with_key(key) or problem_with_value(value)
         if problem is not None:

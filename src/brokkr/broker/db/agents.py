@@ -5,6 +5,7 @@ Whatever changes what selectors look at takes the selectors' lock first.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -142,12 +143,22 @@ async def rotate_agent_key(db: Connection, ref: str) -> RegisteredAgent:
     return RegisteredAgent(**agent.model_dump(), key=key.key)
 
 
-async def touch_agent(db: Connection, agent_id: UUID, beat: Heartbeat) -> bool:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Touched:
+    """What is new about an agent that was heard of.
+
+    Attributes:
+        is_first: Whether nothing was heard of this process before.
+        has_other_types: Whether it has declared other types unavailable than before.
+    """
+
+    is_first: bool
+    has_other_types: bool
+
+
+async def touch_agent(db: Connection, agent_id: UUID, beat: Heartbeat) -> Touched:
     """
     Note that a process of an agent is alive, and what it says of itself.
-
-    Returns:
-        Whether this is the first that was heard of this process.
 
     Raises:
         AgentSuperseded: A process that introduced itself later is the agent now.
@@ -165,7 +176,8 @@ async def touch_agent(db: Connection, agent_id: UUID, beat: Heartbeat) -> bool:
         raise AgentNotFound(agent_id)
     if not row["is_current"]:
         raise AgentSuperseded
-    return bool(row["is_first"])
+    before, now = row["unavailable_before"] or {}, row["unavailable"] or {}
+    return Touched(is_first=row["is_first"], has_other_types=before.keys() != now.keys())
 
 
 def _body(row: asyncpg.Record) -> AgentBody:

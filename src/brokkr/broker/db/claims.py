@@ -17,7 +17,13 @@ import asyncpg
 from brokkr.broker.db.pool import Connection
 from brokkr.broker.db.statements import fetch_all, fetch_one, fetch_value
 from brokkr.wire.bodies import PendingWork, RenewedLease, ReportProgress
-from brokkr.work.errors import AgentDrained, ClaimLost, WorkNotClaimable, WorkNotFound
+from brokkr.work.errors import (
+    AgentDrained,
+    ClaimLost,
+    WorkNotClaimable,
+    WorkNotFound,
+    WorkTypeUnavailable,
+)
 from brokkr.work.model import Manifest
 
 _MAX_EVENTS: Final = 500
@@ -84,6 +90,7 @@ async def claim_work(
         WorkNotFound: It does not exist, or is not for this agent.
         WorkNotClaimable: Somebody else has it, it may not start yet, or it is finished.
         AgentDrained: The agent is offered nothing.
+        WorkTypeUnavailable: The agent has said that it cannot execute it now.
     """
     earlier = await _requested_before(db, agent_id=by.id, request_id=request_id)
     if earlier is not None:
@@ -98,7 +105,11 @@ async def claim_work(
         refusal = await explain_refusal(db, work_id, agent_id=by.id)
         if not refusal.is_visible:
             raise WorkNotFound(work_id)
-        raise AgentDrained(by.name) if refusal.is_drained else WorkNotClaimable(work_id)
+        if refusal.is_drained:
+            raise AgentDrained(by.name)
+        if refusal.unavailable is not None:
+            raise WorkTypeUnavailable(**refusal.unavailable)
+        raise WorkNotClaimable(work_id)
     return _claimed(row)
 
 
@@ -180,6 +191,8 @@ class Refusal:
         state: Where the Work is; None if there is none.
         answer: What an earlier completion with the same claim was told.
         is_visible: Whether the agent may know of the Work at all.
+        unavailable: Of a pending Work, its ``work_type`` and the ``reason`` why the agent
+            cannot execute it now, if it has said so.
     """
 
     work_id: UUID
@@ -187,6 +200,7 @@ class Refusal:
     answer: dict[str, Any] | None
     is_visible: bool
     is_drained: bool
+    unavailable: dict[str, str] | None
 
     @property
     def error(self) -> WorkNotFound | ClaimLost:

@@ -115,12 +115,14 @@ async def _survey(
 
 
 def _candidate(row: asyncpg.Record, excluded: Iterable[UUID]) -> Candidate:
-    types = (row["capabilities"] or {}).get("types")
+    capabilities = row["capabilities"] or {}
+    types = capabilities.get("types")
     return Candidate(
         agent=Selectable(
             id=row["id"], name=row["name"], labels=row["labels"], annotations=row["annotations"]
         ),
         types=None if types is None else frozenset(types),
+        unavailable=capabilities.get("unavailable", {}),
         free=(row["capacity"] or {}).get("free"),
         drained_at=row["drained_at"],
         last_seen_at=row["last_seen_at"],
@@ -186,7 +188,9 @@ def _summary_of(work: WorkBody) -> str:
         parts.append(f"{work.lease_seconds:.0f} s of its lease are left")
     if work.progress is not None:
         said = f": {work.progress.message}" if work.progress.message else ""
-        parts.append(f"attempt {work.progress.attempt} is {work.progress.phase.lower()}{said}")
+        step = f", step {work.progress.step}" if work.progress.step else ""
+        doing = f"{work.progress.phase.lower()}{step}"
+        parts.append(f"attempt {work.progress.attempt} is {doing}{said}")
     if work.cancel_requested_at is not None:
         parts.append("its cancel was requested")
     return "; ".join(parts) + "."

@@ -10,11 +10,11 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Final
 
-from brokkr.agent.kinds import TASK_RUNS, Resource
+from brokkr.agent.kinds import PODS, TASK_RUNS
 from brokkr.local.build_runner.task_run import pod_name
 from brokkr.work.model import Manifest
 
-PODS: Final = Resource("", "v1", "Pod", "pods")
+
 
 _NO_IMAGE: Final = "stand-in"
 _PHASES: Final = {"True": "Succeeded", "False": "Failed"}

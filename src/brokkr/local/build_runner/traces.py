@@ -14,13 +14,13 @@ at work, exit codes, logs.
 
 from datetime import timedelta
 
-from brokkr.agent.kinds import TASK_RUNS
+from brokkr.agent.kinds import PODS, TASK_RUNS
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.errors import KubeAlreadyExists, KubeError
 from brokkr.local.build_runner import task_run as task_runs
 from brokkr.local.build_runner.admission import Admitted
 from brokkr.local.build_runner.job import Commit, PushedImage, StepFailed
-from brokkr.local.build_runner.pod import PODS, reflect, render_pod
+from brokkr.local.build_runner.pod import reflect, render_pod
 from brokkr.local.build_runner.recorder import Change, Key, Recorder, outlast
 from brokkr.local.build_runner.steps import STEPS
 from brokkr.work.labels import problem_with_value

@@ -4,6 +4,8 @@ from uuid import uuid4
 
 import pytest
 
+from brokkr.broker.db.agents import touch_agent
+from brokkr.broker.db.pool import transaction
 from brokkr.broker.settings import BrokerSettings
 from brokkr.client import BrokerClient
 from brokkr.wire.bodies import (
@@ -31,6 +33,7 @@ from brokkr.work.errors import (
 )
 from support.broker import serving
 from support.factories import a_build_template
+from support.queue import Queue
 from support.signals import eventually
 
 from .conftest import Served
@@ -196,7 +199,12 @@ async def test_the_newest_process_of_an_agent_is_the_agent(served: Served) -> No
 
 
 CAPACITY = Capacity(max_concurrent=4, free=1)
-CAPABILITIES = Capabilities(types=["build"], version="1.2")
+CAPABILITIES = Capabilities(
+    types=["build"],
+    unavailable={"test": "there is no runner"},
+    strategies=["buildah (cluster)"],
+    version="1.2",
+)
 
 
 async def test_what_an_agent_says_of_itself_is_shown_until_it_says_something_else(
@@ -227,6 +235,66 @@ async def test_a_process_of_an_older_version_does_not_inherit_what_a_newer_one_s
 
     shown = await served.admin.get_agent(agent.id)
     assert (shown.capacity, shown.capabilities) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("said", "field"),
+    [
+        ({"unavailable": {"build": "y" * 501}}, "unavailable.build"),
+        ({"unavailable": {"build": "a\0b"}}, "unavailable.build"),
+        ({"strategies": ["x" * 321]}, "strategies[0]"),
+    ],
+)
+async def test_a_heartbeat_names_the_field_that_it_refuses(
+    served: Served, said: dict[str, Any], field: str
+) -> None:
+    agent, _ = await served.an_agent()
+    path = f"/api/v1/agents/{agent.id}/heartbeat"
+    body = {"incarnation": str(uuid4()), "capabilities": {"types": [], **said}}
+
+    status, problem = await served.request("POST", path, key=agent.key, json=body)
+
+    assert (status, problem["field"]) == (422, f"capabilities.{field}")
+
+
+async def test_of_two_heartbeats_at_once_the_second_sees_what_the_first_has_said(
+    served: Served,
+) -> None:
+    """Or it could take back what the first has said, and nobody would be told."""
+    queue = Queue(served.broker.pool)
+    agent = await queue.an_agent()
+    await queue.declare(agent, build="no disk")
+    unable = Heartbeat(
+        incarnation=uuid4(), capabilities=Capabilities(types=[], unavailable={"build": "no disk"})
+    )
+
+    async def declared() -> bool:
+        async with transaction(queue.pool) as db:
+            return (await touch_agent(db, agent.id, unable)).has_other_types
+
+    async with transaction(queue.pool) as db:
+        able = Heartbeat(incarnation=uuid4(), capabilities=Capabilities(types=["build"]))
+        first = await touch_agent(db, agent.id, able)
+        second = asyncio.create_task(declared())
+        await eventually(queue.somebody_waits)
+
+    assert first.has_other_types
+    assert await second
+
+
+async def test_only_an_agent_itself_says_what_it_can_execute(served: Served) -> None:
+    agent, _ = await served.an_agent()
+    _, other = await served.an_agent("other")
+    beat = Heartbeat(
+        incarnation=uuid4(), capabilities=Capabilities(types=[], unavailable={"build": "no disk"})
+    )
+
+    with pytest.raises(AgentNotFound):
+        await other.heartbeat(agent.id, beat)
+    with pytest.raises(NotPermitted):
+        await served.admin.heartbeat(agent.id, beat)
+
+    assert (await served.admin.get_agent(agent.id)).capabilities is None
 
 
 async def test_a_drained_agent_is_offered_nothing(served: Served) -> None:

@@ -9,6 +9,7 @@ from brokkr.broker.dispatch import Dispatcher
 from brokkr.broker.settings import BrokerSettings
 from brokkr.client import BrokerClient
 from brokkr.wire.bodies import (
+    Capabilities,
     ClaimOne,
     ClaimSome,
     CompleteBatch,
@@ -21,7 +22,13 @@ from brokkr.wire.bodies import (
     TargetBody,
     WorkState,
 )
-from brokkr.work.errors import AgentDrained, ClaimLost, WorkNotClaimable, WorkNotFound
+from brokkr.work.errors import (
+    AgentDrained,
+    ClaimLost,
+    WorkNotClaimable,
+    WorkNotFound,
+    WorkTypeUnavailable,
+)
 from support.broker import serving
 from support.factories import a_build_template
 from support.signals import eventually
@@ -446,3 +453,104 @@ async def test_a_work_that_is_handed_on_is_there_for_who_waits(database_url: str
 
 async def _is_waiting(dispatcher: Dispatcher) -> bool:
     return dispatcher.waiting > 0
+
+
+# -- types that an agent cannot execute now --------------------------------------------
+
+
+NO_SHIPWRIGHT = Capabilities(types=["test"], unavailable={"build": "Shipwright is not installed"})
+
+
+@pytest.mark.parametrize("types", [None, ["build"]])
+async def test_an_agent_gets_nothing_of_a_type_that_it_cannot_execute_now(
+    served: Served, types: list[str] | None
+) -> None:
+    agent, client = await served.an_agent(gpu="true")
+    work_id = (await served.admin.submit_work(submit())).id
+    await client.heartbeat(agent.id, Heartbeat(incarnation=uuid4(), capabilities=NO_SHIPWRIGHT))
+
+    assert list(await client.claim_some(agent.id, ClaimSome(types=types))) == []
+    assert list(await client.claim_some(agent.id, ClaimSome(types=types, wait=0.3))) == []
+    for query in ("", "?type=build", "?type=build&wait=0.3"):
+        path = f"/api/v1/agents/{agent.id}/work/pending{query}"
+        assert await served.request("GET", path, key=agent.key) == (200, {"items": []})
+    with pytest.raises(WorkTypeUnavailable) as caught:
+        await client.claim_work(work_id, ClaimOne())
+
+    assert str(caught.value) == ("this agent cannot execute build now: Shipwright is not installed")
+    assert (await served.admin.get_work(work_id)).status is WorkState.PENDING
+
+
+@pytest.mark.parametrize("recovered", [Capabilities(types=["build"]), None])
+async def test_a_parked_poll_gets_the_work_as_soon_as_its_agent_can_execute_it(
+    served: Served, recovered: Capabilities | None
+) -> None:
+    """By the next heartbeat of its process, or by the first of one that says nothing."""
+    agent, client = await served.an_agent(gpu="true")
+    mine = uuid4()
+    await client.heartbeat(agent.id, Heartbeat(incarnation=mine, capabilities=NO_SHIPWRIGHT))
+    poll = asyncio.create_task(client.claim_some(agent.id, ClaimSome(wait=60)))
+    await waiting(served, 1)
+    work_id = (await served.admin.submit_work(submit())).id  # wakes nobody
+    await asyncio.sleep(0.3)
+    assert not poll.done()
+
+    await client.heartbeat(agent.id, Heartbeat(incarnation=mine))  # nothing new
+    await asyncio.sleep(0.3)
+    assert not poll.done()
+    beat = Heartbeat(incarnation=mine if recovered else uuid4(), capabilities=recovered)
+    await client.heartbeat(agent.id, beat)
+    async with asyncio.timeout(10):
+        [claim] = await poll
+
+    assert claim.id == work_id
+
+
+async def test_a_poll_that_is_parked_already_gets_nothing_that_its_agent_cannot_execute_now(
+    served: Served,
+) -> None:
+    agent, client = await served.an_agent("unable", gpu="true")
+    poll = asyncio.create_task(client.claim_some(agent.id, ClaimSome(wait=60)))
+    await waiting(served, 1)
+    await client.heartbeat(agent.id, Heartbeat(incarnation=uuid4(), capabilities=NO_SHIPWRIGHT))
+    able, able_client = await served.an_agent("able", gpu="true")
+    other = asyncio.create_task(able_client.claim_some(able.id, ClaimSome(wait=60)))
+    await waiting(served, 2)
+
+    work_id = (await served.admin.submit_work(submit())).id
+    async with asyncio.timeout(10):
+        [claim] = await other
+
+    assert claim.id == work_id
+    assert not poll.done()
+    poll.cancel()
+    await waiting(served, 0)
+
+
+async def test_what_an_agent_holds_goes_on_when_it_cannot_begin_more_of_it(served: Served) -> None:
+    agent, client = await served.an_agent(gpu="true")
+    work_id = (await served.admin.submit_work(submit())).id
+    request_id = uuid4()
+    claim = await client.claim_work(work_id, ClaimOne(request_id=request_id))
+
+    beat = Heartbeat(incarnation=uuid4(), claims=[claim.claim_id], capabilities=NO_SHIPWRIGHT)
+    answer = await client.heartbeat(agent.id, beat)
+    again = await client.claim_work(work_id, ClaimOne(request_id=request_id))
+    done = await client.complete_work(work_id, CompleteWork(claim_id=claim.claim_id, success=True))
+
+    assert [each.claim_id for each in answer.renewed] == [again.claim_id] == [claim.claim_id]
+    assert done.status is WorkState.SUCCEEDED
+
+
+async def test_a_type_that_nobody_declared_unavailable_is_given_to_whoever_asks(
+    served: Served,
+) -> None:
+    """``types`` says what an agent will ask for; only ``unavailable`` keeps Work from it."""
+    agent, client = await served.an_agent(gpu="true")
+    work_id = (await served.admin.submit_work(submit())).id
+    other = Capabilities(types=["test"], unavailable={"scan": "no scanner"})
+    await client.heartbeat(agent.id, Heartbeat(incarnation=uuid4(), capabilities=other))
+
+    [claim] = await client.claim_some(agent.id, ClaimSome())
+
+    assert claim.id == work_id

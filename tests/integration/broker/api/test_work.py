@@ -5,6 +5,9 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from brokkr.broker.db.keys import create_admin_key
+from brokkr.broker.settings import BrokerSettings
+from brokkr.client import BrokerClient
 from brokkr.wire.bodies import (
     ClaimOne,
     ClaimSome,
@@ -25,6 +28,7 @@ from brokkr.work.errors import (
     WorkNotFound,
     WorkNotHeld,
 )
+from support.broker import serving
 from support.factories import a_build_template
 
 from .conftest import Served
@@ -50,7 +54,9 @@ async def test_a_work_goes_from_submit_to_the_log(served: Served) -> None:
     [claim] = await client.claim_some(agent.id, ClaimSome())
     await client.report_progress(
         submitted.id,
-        ReportProgress(claim_id=claim.claim_id, phase="Running", attempt=2, message="building"),
+        ReportProgress(
+            claim_id=claim.claim_id, phase="Running", attempt=2, step="build", message="building"
+        ),
     )
     running = await served.admin.get_work(submitted.id)
     finished = await client.complete_work(
@@ -69,7 +75,14 @@ async def test_a_work_goes_from_submit_to_the_log(served: Served) -> None:
     assert running.status is WorkState.CLAIMED
     assert running.agent == "edge-7"
     assert running.progress is not None
-    assert (running.progress.attempt, running.progress.message) == (2, "building")
+    told = (running.progress.attempt, running.progress.step, running.progress.message)
+    assert told == (2, "build", "building")
+    [event] = [
+        each
+        for each in (await served.admin.list_events(submitted.id)).items
+        if each.kind == "progress"
+    ]
+    assert event.detail["step"] == "build"
     assert finished.status is WorkState.SUCCEEDED
     assert (await served.admin.get_work(submitted.id)).result == {"digest": "sha256:1"}
 
@@ -438,3 +451,37 @@ async def test_an_operator_queues_a_finished_work_again(served: Served) -> None:
     assert (await client.claim_work(work_id, ClaimOne())).round == 2
     with pytest.raises(WorkNotFound):
         await served.admin.requeue_work(uuid4(), RequeueWork())
+
+
+# -- configured work types -------------------------------------------------------------
+
+
+async def test_a_broker_takes_the_types_that_it_is_configured_for(database_url: str) -> None:
+    settings = BrokerSettings(work_types={"job": ["batch/v1 Job"]})
+    key = await create_admin_key(database_url)
+    job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "once"}, "spec": {}}
+    good = a_submission(work_type="job", template=job)
+    wrong = a_submission(work_type="job")
+    unknown = a_submission(work_type="jbo")
+
+    async with serving(settings, database_url) as app, BrokerClient(app.url, key) as admin:
+        assert (await admin.submit_work(SubmitWork.model_validate(good))).work_type == "job"
+        assert (await admin.submit_work(submit())).work_type == "build"
+        with pytest.raises(InvalidWork, match=r"'Build'.* is not allowed here; allowed: Job"):
+            await admin.submit_work(SubmitWork.model_validate(wrong))
+        with pytest.raises(InvalidWork, match="'jbo' is not known; known types: build, job"):
+            await admin.submit_work(SubmitWork.model_validate(unknown))
+        answers = await admin.submit_some(SubmitBatch(items=[good, wrong, unknown]))
+
+    assert [each.status for each in answers] == [201, 422, 422]
+
+
+async def test_a_broker_that_is_not_configured_for_a_type_says_which_it_knows(
+    served: Served,
+) -> None:
+    status, problem = await served.request(
+        "POST", "/api/v1/work", json=a_submission(work_type="job")
+    )
+
+    assert (status, problem["field"]) == (422, "work_type")
+    assert problem["detail"].endswith("'job' is not known; known types: build")

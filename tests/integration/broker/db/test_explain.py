@@ -31,7 +31,14 @@ async def rules(queue: Queue, work_id: UUID) -> dict[str, Rule]:
     return {each.name: each.rule for each in (await waiting(queue, work_id)).agents}
 
 
-async def beat(queue: Queue, agent: AgentBody, *, free: int = 1, types: str = "build") -> None:
+async def beat(
+    queue: Queue,
+    agent: AgentBody,
+    *,
+    free: int = 1,
+    types: str = "build",
+    unavailable: dict[str, str] | None = None,
+) -> None:
     async with transaction(queue.pool) as db:
         await agents.touch_agent(
             db,
@@ -39,7 +46,7 @@ async def beat(queue: Queue, agent: AgentBody, *, free: int = 1, types: str = "b
             Heartbeat(
                 incarnation=uuid4(),
                 capacity=Capacity(max_concurrent=4, free=free),
-                capabilities=Capabilities(types=types.split(",")),
+                capabilities=Capabilities(types=types.split(","), unavailable=unavailable or {}),
             ),
         )
 
@@ -54,6 +61,8 @@ async def test_each_agent_is_kept_by_its_rule_and_the_nearest_come_first(queue: 
     work_id = await queue.submit({"match_labels": {"gpu": "true"}})
     await a_ready_agent(queue, "ready", gpu="true")
     await beat(queue, await queue.an_agent("busy", gpu="true"), free=0)
+    unable = await queue.an_agent("unable", gpu="true")
+    await beat(queue, unable, types="test", unavailable={"build": "Shipwright is not installed"})
     await queue.an_agent("unseen", gpu="true")
     await queue.drain(await a_ready_agent(queue, "drained", gpu="true"))
     await beat(queue, await queue.an_agent("backups", gpu="true"), types="backup,test")
@@ -65,12 +74,16 @@ async def test_each_agent_is_kept_by_its_rule_and_the_nearest_come_first(queue: 
     assert [(each.name, each.rule.value) for each in found.waiting.agents] == [
         ("ready", "may_claim"),
         ("busy", "no_free_slot"),
+        ("unable", "type_unavailable"),
         ("unseen", "not_seen"),
         ("drained", "drained"),
         ("backups", "type_not_supported"),
         ("plain", "does_not_match"),
     ]
     assert found.waiting.counts == {rule: 1 for rule in Rule if rule is not Rule.TRIED_BEFORE}
+    assert found.waiting.agents[2].sentence == (
+        "cannot execute build now: Shipwright is not installed"
+    )
     [term] = found.waiting.agents[-1].unmet
     assert (term.term, term.wanted, term.actual) == ("match_labels.gpu", "'true'", None)
     assert found.could_ever is True
@@ -119,6 +132,20 @@ async def test_work_that_nobody_could_ever_take_is_said_to_be_that(
     found = await explained(queue, work_id)
 
     assert (found.could_ever, found.summary) == (False, summary)
+
+
+async def test_work_of_a_type_that_is_unavailable_everywhere_could_still_be_taken(
+    queue: Queue,
+) -> None:
+    work_id = await queue.submit()
+    await beat(queue, await queue.an_agent(), types="test", unavailable={"build": "no disk"})
+
+    found = await explained(queue, work_id)
+
+    assert found.could_ever is True
+    assert found.summary == (
+        "Nobody can claim it now: of 1 agent for it, 1 unable to execute its type now."
+    )
 
 
 async def test_a_deleted_agent_is_not_spoken_of(queue: Queue) -> None:

@@ -175,6 +175,14 @@ async def _it_is_not_for_this_agent(queue: Queue) -> Attempt:
     return Attempt(work_id=claim.work_id, claim_id=claim.claim_id, by=stranger)
 
 
+async def _it_cannot_execute_the_type_now(queue: Queue) -> Attempt:
+    agent = await queue.an_agent()
+    claim = await queue.claim(await queue.submit(), by=agent)
+    await queue.release(claim, by=agent)
+    await queue.declare(agent, build="no disk")
+    return Attempt(work_id=claim.work_id, claim_id=claim.claim_id, by=agent)
+
+
 Situation = Callable[[Queue], Awaitable[Attempt]]
 BY_CLAIM: Final[tuple[Situation, ...]] = (
     _another_holds_it,
@@ -193,6 +201,7 @@ TO_CLAIM: Final[tuple[Situation, ...]] = (
     _it_has_a_newer_claim_itself,
     _it_is_finished,
     _it_is_not_for_this_agent,
+    _it_cannot_execute_the_type_now,
 )
 OF_AN_AGENT: Final[tuple[Situation, ...]] = (
     _another_holds_it,

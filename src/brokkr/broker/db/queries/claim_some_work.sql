@@ -6,9 +6,10 @@
 -- was `seen` is being taken by others, the caller looks deeper.
 --
 -- The agent's row is locked first: its deletion or drain is either seen here, or waits and
--- then finds what was claimed.
+-- then finds what was claimed.  What the agent has declared unavailable it does not get.
 WITH me AS (
-    SELECT id FROM agents
+    SELECT id, coalesce(capabilities -> 'unavailable', '{}') AS unavailable
+      FROM agents
      WHERE id = :agent_id AND deleted_at IS NULL AND drained_at IS NULL
        FOR SHARE
 ), head AS (
@@ -26,6 +27,7 @@ WITH me AS (
             LIMIT :depth
            ) AS lane
      WHERE mine.agent_id = (SELECT id FROM me)
+       AND NOT (SELECT unavailable FROM me) ? selector.work_type
        AND (:types::text[] IS NULL OR selector.work_type = ANY (:types::text[]))
      ORDER BY lane.priority DESC, lane.seq
      LIMIT :depth

@@ -4,9 +4,10 @@
 -- find the status changed, and match nothing.  The claim's history is written with it.
 --
 -- The agent's row is locked first: its deletion or drain is either seen here, or waits and
--- then finds what was claimed.
+-- then finds what was claimed.  What the agent has declared unavailable it does not get.
 WITH me AS (
-    SELECT id FROM agents
+    SELECT id, coalesce(capabilities -> 'unavailable', '{}') AS unavailable
+      FROM agents
      WHERE id = :agent_id AND deleted_at IS NULL AND drained_at IS NULL
        FOR SHARE
 ), claimed AS (
@@ -24,6 +25,7 @@ WITH me AS (
        AND work.status = 'PENDING'
        AND work.is_due
        AND (work.start_deadline IS NULL OR work.round > 0 OR work.start_deadline > now())
+       AND NOT (SELECT unavailable FROM me) ? work.work_type
        AND EXISTS (
            SELECT FROM agent_selectors AS mine
             WHERE mine.agent_id = (SELECT id FROM me)

@@ -8,4 +8,12 @@ SELECT (SELECT status FROM works WHERE id = :work_id) AS state,
        EXISTS (SELECT FROM work_targets WHERE work_id = :work_id AND agent_id = :agent_id)
        OR EXISTS (SELECT FROM work_claims WHERE work_id = :work_id AND agent_id = :agent_id)
            AS is_visible,
-       EXISTS (SELECT FROM agents WHERE id = :agent_id AND drained_at IS NOT NULL) AS is_drained
+       EXISTS (SELECT FROM agents WHERE id = :agent_id AND drained_at IS NOT NULL) AS is_drained,
+       (SELECT jsonb_build_object(
+                   'work_type', work.work_type,
+                   'reason', me.capabilities -> 'unavailable' -> work.work_type)
+          FROM work_queue AS work
+          JOIN agents AS me ON me.id = :agent_id
+         WHERE work.id = :work_id
+           AND work.status = 'PENDING'
+           AND me.capabilities -> 'unavailable' ? work.work_type) AS unavailable

@@ -1,6 +1,7 @@
 -- What this agent could claim: highest priority first, then order of arrival.
 --
--- One index range for each of the agent's lanes; each is read no deeper than the limit.
+-- One index range for each of the agent's lanes, but those of types that it has declared
+-- unavailable; each is read no deeper than the limit.
 SELECT lane.id, lane.work_type, lane.priority, lane.created_at
   FROM agents AS me
   JOIN agent_selectors AS mine ON mine.agent_id = me.id
@@ -17,6 +18,7 @@ SELECT lane.id, lane.work_type, lane.priority, lane.created_at
        ) AS lane
  WHERE me.id = :agent_id
    AND me.drained_at IS NULL
+   AND NOT coalesce(me.capabilities -> 'unavailable', '{}') ? selector.work_type
    AND (:types::text[] IS NULL OR selector.work_type = ANY (:types::text[]))
  ORDER BY lane.priority DESC, lane.seq
  LIMIT :limit
