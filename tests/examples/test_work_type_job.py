@@ -341,12 +341,17 @@ def test_the_broker_s_setting_in_the_readme_is_what_the_handler_takes(handler: H
     assert {tuple(each.split(" ")) for each in kinds} == handler.template_kinds
 
 
+def unspaced(text: str) -> str:
+    """Leave out what the formatter decides: a part stands elsewhere in print than in code."""
+    return re.sub(r"\s|,(?=\s*[)\]}])", "", text)
+
+
 def test_the_guide_shows_the_example_as_it_is() -> None:
-    shown = re.findall(r"```(?:python|toml)\n(.*?) *```", GUIDE.read_text(), re.DOTALL)
-    files = [path.read_text() for path in EXAMPLE.rglob("*") if path.suffix in SOURCES]
+    shown = re.findall(r"```(?:python|toml)\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    files = [unspaced(path.read_text()) for path in EXAMPLE.rglob("*") if path.suffix in SOURCES]
 
     assert len(shown) >= 3
-    assert [block for block in shown if not any(block in each for each in files)] == []
+    assert [block for block in shown if not any(unspaced(block) in each for each in files)] == []
 
 
 def test_the_guide_names_every_module_that_the_example_uses() -> None:

@@ -20,8 +20,8 @@ else is refused for good, before an object is made of it.
 # Git, HTTP libraries and registry clients read odd addresses differently, and one that
 # is read differently here gets around the list.  So there is a strict grammar for the
 # usual forms, and an address outside of it is on no list: user information before an
-# HTTP host, backslashes, anything that is not ASCII, transports of Git's such as
-# ``ext::``.  Hosts are compared in lower case and without the dot at their end.
+# HTTP host, a backslash after one, anything that is not ASCII, transports of Git's such
+# as ``ext::``.  Hosts are compared in lower case and without the dot at their end.
 
 import re
 from collections import deque
@@ -45,7 +45,7 @@ _PORTS: Final[Mapping[str, int]] = MappingProxyType({"https": 443, "http": 80, "
 _HOST: Final = r"(?P<host>[A-Za-z0-9_][A-Za-z0-9_.-]*|\[[0-9A-Fa-f:.]+\])"
 _PORT: Final = r"(?::(?P<port>[0-9]{1,5}))?"
 _USER: Final = r"(?:(?P<user>[A-Za-z0-9][A-Za-z0-9._-]*)@)?"
-_VISIBLE: Final = r"[!-\[\]-~]"  # ASCII without the backslash
+_VISIBLE: Final = "[!-~]"
 _ADDRESS = re.compile(_HOST + _PORT)
 _URL = re.compile(
     rf"(?P<scheme>(?i:https?|ssh))://{_USER}{_HOST}{_PORT}(?:/{_VISIBLE}*)?", re.ASCII
@@ -209,7 +209,7 @@ def _parse_image(value: Any) -> tuple[list[str], str] | None:
         return None
     first, slash, rest = value.partition("/")
     # Container tools agree that this is what tells a host from the first part of a path.
-    if slash and (set(first) & set(".:") or first == "localhost" or first != first.lower()):
+    if slash and (set(first) & set(".:") or first == "localhost"):
         address = _ADDRESS.fullmatch(first)
         hosts = [] if address is None else _hosts(address, default_port=_PORTS["https"])
     else:
