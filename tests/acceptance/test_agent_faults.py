@@ -17,6 +17,7 @@ import pytest
 from brokkr.agent.kinds import WORKS
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.config import KubeConfig
+from brokkr.local.agent_account import agent_kubeconfig
 from brokkr.local.control_plane import ControlPlane, control_plane
 from brokkr.wire.bodies import WorkBody, WorkState
 from brokkr.wire.custom_resource import ANNOTATION_ACKNOWLEDGED
@@ -181,8 +182,13 @@ async def own_plane(tmp_path: Path) -> AsyncIterator[ControlPlane]:
 async def test_an_api_server_that_crashes_and_comes_back_is_no_failed_attempt(
     broker: RunningBroker, own_plane: ControlPlane, tmp_path: Path
 ) -> None:
-    async with KubeClient(KubeConfig.load(own_plane.kubeconfig)) as kube:
-        stage = await a_stage(broker, own_plane, kube, "faults")
+    async with (
+        KubeClient(KubeConfig.load(own_plane.kubeconfig)) as kube,
+        agent_kubeconfig(
+            own_plane.kubeconfig, tmp_path / "account", say=print, namespace="default"
+        ) as account,
+    ):
+        stage = await a_stage(broker, kube, account, "default")
         async with (
             stage.shipwright(lambda n: evicted_at_first(n) if n == 1 else None) as played,
             stage.agent_process(tmp_path),

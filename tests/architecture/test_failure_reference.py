@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from brokkr.agent.controller.failures import TABLE as OWN_TABLE
 from brokkr.agent.handlers.build import phrases
 from brokkr.agent.handlers.build.failures import SOME_STEP, TABLE, UNLISTED, Row
 from brokkr.agent.handlers.build.phrases import Phrase
@@ -28,7 +29,7 @@ class OwnFailure(Protocol):
     def why(self) -> str: ...
 
 
-OWN: Sequence[OwnFailure] = ()
+OWN: Sequence[OwnFailure] = OWN_TABLE
 """The agent's own failures, for the second table."""
 
 HEAD = """\

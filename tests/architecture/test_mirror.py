@@ -58,12 +58,18 @@ TESTED_ELSEWHERE = {
         "local/build_runner/traces.py",
     },
     "migration/test_migrate.py": {"broker/db/migrate.py"},
-    "unit/agent/controller/test_decide.py": {"agent/controller/conditions.py"},
+    "unit/agent/controller/test_decide.py": {
+        "agent/controller/conditions.py",
+        "agent/controller/record.py",
+    },
+    "integration/agent/test_health.py": {"agent/metrics.py"},
+    "integration/agent/test_protocol_traps.py": {"agent/orphans.py"},
     "unit/wire/test_problem.py": {"work/errors.py"},
 }
 """Modules whose promises show only together with others', by where they show."""
 
 NOTHING_TO_TEST = {
+    "agent/controller/failures.py",
     "agent/controller/plan.py",
     "agent/handlers/protocol.py",
     "agent/handlers/verdict.py",
@@ -83,6 +89,7 @@ ANOTHER_SIDE = {
     "integration/broker/db/test_query_plans.py": "broker/db/work_queue.py",
     "integration/broker/db/test_guards.py": "broker/db/work_queue.py",
     "integration/broker/db/test_work_queue_model.py": "broker/db/work_queue.py",
+    "integration/agent/test_protocol_traps.py": "agent/app.py",
     "integration/broker/test_protocol_traps.py": "broker/db/work_queue.py",
     "integration/local/test_build_runner.py": "local/build_runner/runner.py",
     "unit/agent/controller/test_decide_properties.py": "agent/controller/decide.py",

@@ -17,7 +17,6 @@ SYNONYMS = {
     "helper": "the name of what it does",
     "job": "Work",
     "manager": "the name of what it does",
-    "orphan": "stale",
     "reap": "release",
     "task": "Work",
     "try": "attempt",

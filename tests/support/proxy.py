@@ -27,20 +27,20 @@ class Streams:
     """The answers that are under way: watches, mostly."""
 
     def __init__(self) -> None:
-        self._open: set[web.Request] = set()
+        self._open: dict[int, web.Request] = {}
 
     @contextmanager
     def holding(self, request: web.Request) -> Iterator[None]:
         """Know of one for the length of the block."""
-        self._open.add(request)
+        self._open[id(request)] = request
         try:
             yield
         finally:
-            self._open.discard(request)
+            del self._open[id(request)]
 
     def cut(self) -> int:
         """Break all of them off, as a lost connection would; say how many."""
-        for request in self._open:
+        for request in self._open.values():
             if request.transport is not None:
                 request.transport.abort()
         return len(self._open)

@@ -35,7 +35,7 @@ def logs_of(case: str) -> dict[Lookup, Manifest | str]:
 
 
 def settle(
-    assess: Callable[[dict[Lookup, Manifest | str | None]], Verdict],
+    assess: Callable[[dict[Lookup, Manifest | str | None]], Verdict | Unclear],
     world: Mapping[Lookup, Manifest | str],
     *,
     rounds: int = 5,

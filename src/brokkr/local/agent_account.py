@@ -24,7 +24,15 @@ from typing import Any, Final
 
 import yaml
 
-from brokkr.agent.kinds import CRDS, NAMESPACES, resource_of
+from brokkr.agent.kinds import (
+    CLUSTER_ROLE_BINDINGS,
+    CLUSTER_ROLES,
+    CRDS,
+    NAMESPACES,
+    ROLE_BINDINGS,
+    ROLES,
+    SERVICE_ACCOUNTS,
+)
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.config import KubeConfig
 from brokkr.agent.kube.errors import KubeError, KubeForbidden
@@ -40,6 +48,13 @@ _LIFETIME: Final = timedelta(days=1)
 _RENEW_EVERY: Final = timedelta(minutes=10)
 _IN_FORCE_WITHIN: Final = timedelta(seconds=60)
 _POLL_SECONDS: Final = 0.02
+_GRANTED: Final = {
+    each.kind: each
+    for each in (
+        *(NAMESPACES, SERVICE_ACCOUNTS, ROLES, ROLE_BINDINGS),
+        *(CLUSTER_ROLES, CLUSTER_ROLE_BINDINGS),
+    )
+}
 
 
 @asynccontextmanager
@@ -90,7 +105,7 @@ def _prepare(folder: Path) -> tuple[Path, Path]:
 async def _grant(kube: KubeClient, namespace: str, agent_namespace: str) -> None:
     home = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": agent_namespace}}
     for each in (home, *render_permissions(namespace=namespace, agent_namespace=agent_namespace)):
-        await kube.apply(resource_of(each), each["metadata"].get("namespace"), each)
+        await kube.apply(_GRANTED[each["kind"]], each["metadata"].get("namespace"), each)
 
 
 async def _renew(kube: KubeClient, agent_namespace: str, token: Path) -> None:

@@ -3,10 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 from pydantic import SecretStr
@@ -14,9 +12,6 @@ from pydantic import SecretStr
 from brokkr import __version__
 from brokkr.agent.app import ClusterNotReady, run
 from brokkr.agent.kinds import BUILD_RUNS, NAMESPACES, WORKS
-from brokkr.agent.kube.client import KubeClient
-from brokkr.agent.kube.config import KubeConfig
-from brokkr.agent.settings import AgentSettings, WorkCrdSettings, WorkQueueSettings
 from brokkr.client import BrokerClient
 from brokkr.local.control_plane import ControlPlane
 from brokkr.wire.bodies import (
@@ -24,115 +19,29 @@ from brokkr.wire.bodies import (
     ClaimOne,
     Heartbeat,
     RegisterAgent,
-    SubmitWork,
-    TargetBody,
-    WorkBody,
     WorkState,
 )
 from brokkr.wire.custom_resource import (
     ANNOTATION_ACKNOWLEDGED,
     ANNOTATION_CANCEL,
-    LABEL_BROKER,
     render_claimed,
     render_spec,
 )
 from brokkr.work.errors import AgentSuperseded, Unauthenticated
 from brokkr.work.model import Claim
 from brokkr.work.names import work_name
-from support.broker import RunningBroker
-from support.factories import a_build_template
+from support.agent import Stage
 from support.proxy import proxy
 from support.shipwright import (
     DIGEST,
-    Outcome,
-    PlayedShipwright,
     evicted_at_first,
     never,
     permanent_failure,
     success,
 )
 from support.signals import eventually
-from support.system import proxied_kubeconfig
 
 pytestmark = [pytest.mark.kube, pytest.mark.postgres]
-
-
-@dataclass
-class Stage:
-    broker: RunningBroker
-    kube: KubeClient
-    namespace: str
-    settings: AgentSettings
-    agent_id: UUID
-    key: str
-
-    async def submit(self, *, max_retries: int = 2, claim_timeout_seconds: int = 60) -> WorkBody:
-        return await self.broker.admin.submit_work(
-            SubmitWork(
-                work_type="build",
-                template=a_build_template(),
-                target=TargetBody(match_labels={"stage": self.namespace}),
-                max_retries=max_retries,
-                claim_timeout_seconds=claim_timeout_seconds,
-            )
-        )
-
-    async def finished(self, work: WorkBody) -> WorkBody:
-        async def is_finished() -> WorkBody | None:
-            found = await self.broker.admin.get_work(work.id)
-            return found if found.status.is_finished else None
-
-        return await eventually(is_finished)
-
-    async def in_state(self, work: WorkBody, state: WorkState) -> None:
-        async def is_so() -> bool:
-            return (await self.broker.admin.get_work(work.id)).status is state
-
-        await eventually(is_so)
-
-    @asynccontextmanager
-    async def shipwright(self, outcome: Outcome) -> AsyncIterator[PlayedShipwright]:
-        played = PlayedShipwright(self.kube, self.namespace, outcome)
-        task = asyncio.create_task(played.run())
-        yield played
-        task.cancel()
-
-    @asynccontextmanager
-    async def agent(self) -> AsyncIterator[asyncio.Task[None]]:
-        task = asyncio.create_task(run(self.settings))
-        yield task
-        task.cancel()
-        await asyncio.wait([task])
-
-    def as_agent(self) -> BrokerClient:
-        return BrokerClient(self.broker.url, self.key)
-
-
-@pytest.fixture
-async def stage(
-    broker: RunningBroker, agent_kubeconfig: Path, kube: KubeClient, namespace: str
-) -> Stage:
-    registered = await broker.admin.register_agent(
-        RegisterAgent(name=namespace, labels={"stage": namespace})
-    )
-    return Stage(
-        broker=broker,
-        kube=kube,
-        namespace=namespace,
-        agent_id=registered.id,
-        key=registered.key,
-        settings=AgentSettings(
-            broker_url=broker.url,
-            key=SecretStr(registered.key),
-            kubeconfig=agent_kubeconfig,
-            work_queue=WorkQueueSettings(max_concurrent=2, poll_interval_seconds=1),
-            work_crd=WorkCrdSettings(
-                namespace=namespace,
-                reconcile_interval_seconds=0.5,
-                retry_base_delay_seconds=0.05,
-            ),
-        ),
-    )
 
 
 async def test_an_agent_says_what_it_executes_and_how_much_more_it_would(stage: Stage) -> None:
@@ -151,7 +60,7 @@ async def test_an_agent_says_what_it_executes_and_how_much_more_it_would(stage: 
         await eventually(lambda: is_free(0))
 
     said = await stage.broker.admin.get_agent(stage.agent_id)
-    assert said.capabilities == Capabilities(types=["build"], version=__version__)
+    assert said.capabilities == Capabilities(types=["build"], version=__version__, strategies=[])
 
 
 async def test_a_build_ends_in_the_log_with_its_digest(stage: Stage) -> None:
@@ -304,22 +213,6 @@ async def test_a_lost_claim_stops_the_execution_and_its_result_counts_no_more(
     assert claim.round == 2
 
 
-async def test_a_deleted_work_resource_is_a_failed_work(stage: Stage) -> None:
-    async with stage.shipwright(never) as played, stage.agent():
-        submitted = await stage.submit(claim_timeout_seconds=3)
-
-        async def runs() -> bool:
-            return bool(played.seen)
-
-        await eventually(runs)
-        await stage.kube.delete(WORKS, stage.namespace, work_name(submitted.id, round=1))
-        work = await stage.finished(submitted)
-
-    assert work.status is WorkState.FAILED
-    assert work.result_message is not None
-    assert "WorkResourceDeleted" in work.result_message
-
-
 async def test_of_ten_agents_racing_for_one_work_one_runs_it(stage: Stage) -> None:
     """All in one namespace, which nobody should do, and which must do no harm."""
     async with AsyncExitStack() as stack:
@@ -351,25 +244,6 @@ async def test_of_ten_agents_racing_for_one_work_one_runs_it(stage: Stage) -> No
     assert (work.status, work.round, len(played.seen)) == (WorkState.SUCCEEDED, 1, 1)
 
 
-async def test_a_planted_work_resource_is_not_run(stage: Stage) -> None:
-    claim = Claim(
-        work_id=uuid4(), claim_id=uuid4(), round=1, agent_id=stage.agent_id, broker="somebody"
-    )
-    spec = render_spec(
-        work_type="build",
-        max_retries=0,
-        claim_timeout=timedelta(hours=1),
-        template=a_build_template(),
-    )
-    await stage.kube.create(WORKS, stage.namespace, render_claimed(spec, claim))
-    async with stage.shipwright(success) as played, stage.agent():
-        await stage.finished(await stage.submit())
-
-    planted = await stage.kube.get(WORKS, stage.namespace, work_name(claim.work_id, round=1))
-    assert len(played.seen) == 1
-    assert "status" not in planted
-
-
 async def test_work_whose_place_in_the_cluster_is_taken_is_completed_as_failed(
     stage: Stage,
 ) -> None:
@@ -388,34 +262,6 @@ async def test_work_whose_place_in_the_cluster_is_taken_is_completed_as_failed(
     assert work.result_message is not None
     assert work.result_message.startswith("WorkRefused")
     assert not played.seen
-
-
-async def test_another_brokers_finished_work_is_neither_reported_nor_deleted(
-    stage: Stage,
-) -> None:
-    """After a restore from a backup, the broker must not erase what it does not know."""
-    claim = Claim(
-        work_id=uuid4(),
-        claim_id=uuid4(),
-        round=1,
-        agent_id=stage.agent_id,
-        broker="a-former-broker",
-    )
-    spec = render_spec(
-        work_type="build",
-        max_retries=0,
-        claim_timeout=timedelta(hours=1),
-        template=a_build_template(),
-    )
-    theirs = await stage.kube.create(WORKS, stage.namespace, render_claimed(spec, claim))
-    done = {**theirs, "status": {"phase": "Succeeded", "retries": 0}}
-    await stage.kube.replace_status(WORKS, stage.namespace, done)
-    async with stage.shipwright(success), stage.agent():
-        await stage.finished(await stage.submit())
-
-    kept = await stage.kube.get(WORKS, stage.namespace, work_name(claim.work_id, round=1))
-    assert kept["metadata"]["labels"][LABEL_BROKER] == "a-former-broker"
-    assert ANNOTATION_ACKNOWLEDGED not in kept["metadata"]["annotations"]
 
 
 async def test_of_two_processes_of_an_agent_the_older_one_stops(stage: Stage) -> None:
@@ -540,7 +386,7 @@ async def test_a_result_outlives_its_resource_if_that_is_deleted_before_it_was_r
 
 
 async def test_an_api_server_that_takes_nothing_for_a_while_is_no_failed_attempt(
-    stage: Stage, tmp_path: Path, agent_kubeconfig: Path
+    stage: Stage,
 ) -> None:
     is_away = asyncio.Event()
     refused: list[str] = []
@@ -552,23 +398,20 @@ async def test_an_api_server_that_takes_nothing_for_a_while_is_no_failed_attempt
             raise ConnectionError
         yield
 
-    config = KubeConfig.load(agent_kubeconfig)
     async with (
-        proxy(config.server, around_write, tls=config.tls) as url,
+        stage.proxied_cluster(around_write),
         stage.shipwright(evicted_at_first) as played,
+        stage.agent(),
     ):
-        kubeconfig = proxied_kubeconfig(agent_kubeconfig, url, tmp_path / "kubeconfig")
-        stage.settings = stage.settings.model_copy(update={"kubeconfig": kubeconfig})
-        async with stage.agent():
-            is_away.set()
-            submitted = await stage.submit()
+        is_away.set()
+        submitted = await stage.submit()
 
-            async def was_refused() -> bool:
-                return len(refused) >= 2
+        async def was_refused() -> bool:
+            return len(refused) >= 2
 
-            await eventually(was_refused)
-            is_away.clear()
-            work = await stage.finished(submitted)
+        await eventually(was_refused)
+        is_away.clear()
+        work = await stage.finished(submitted)
 
     assert (work.status, work.round, work.retries_attempted) == (WorkState.SUCCEEDED, 1, 1)
     assert len(played.seen) == 2

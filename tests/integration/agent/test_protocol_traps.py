@@ -211,7 +211,10 @@ def test_trap_18_a_users_retention_cannot_erase_a_result_before_it_is_read() -> 
 
 def test_trap_19_owner_references_block_nobody_and_templates_bring_none() -> None:
     work = a_work()
-    for rendered in (render_build(work, 1, BuildDefaults()), render_build_run(work, 1, BuildDefaults())):
+    for rendered in (
+        render_build(work, 1, BuildDefaults()),
+        render_build_run(work, 1, BuildDefaults()),
+    ):
         assert rendered["metadata"]["ownerReferences"] == [
             {
                 "apiVersion": "brokkr.io/v1alpha1",
@@ -315,9 +318,7 @@ async def test_trap_22_an_agent_that_is_cut_off_goes_on_or_stops_as_it_was_told(
             if what == "stop":
 
                 async def is_stopped() -> bool:
-                    return bool(
-                        (await stage.resource(submitted))["status"]["phase"] == "Cancelled"
-                    )
+                    return bool((await stage.resource(submitted))["status"]["phase"] == "Cancelled")
 
                 await eventually(is_stopped)
                 played.outcome = success
@@ -357,9 +358,7 @@ async def test_trap_22_what_overlaps_after_a_partition_is_fenced_and_stopped(
             is_cut_off.clear()
 
             async def is_stopped() -> bool:
-                return bool(
-                        (await stage.resource(submitted))["status"]["phase"] == "Cancelled"
-                    )
+                return bool((await stage.resource(submitted))["status"]["phase"] == "Cancelled")
 
             async def is_stopped_while_the_thief_lives() -> bool:
                 await thief.heartbeat(

@@ -1,8 +1,8 @@
 """
 Keep lanes right: who may claim what, compared with what is stored, a slice in each run.
 
-Lanes of what some agents have tried depend on who has been heard of lately, which changes by
-itself; those in which Work waits are looked at in every run.
+Lanes of what some agents have tried depend on who has been heard of lately and can execute
+the type now, which changes by itself; those in which Work waits are looked at in every run.
 """
 
 import asyncio

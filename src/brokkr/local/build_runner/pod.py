@@ -14,8 +14,6 @@ from brokkr.agent.kinds import PODS, TASK_RUNS
 from brokkr.local.build_runner.task_run import pod_name
 from brokkr.work.model import Manifest
 
-
-
 _NO_IMAGE: Final = "stand-in"
 _PHASES: Final = {"True": "Succeeded", "False": "Failed"}
 

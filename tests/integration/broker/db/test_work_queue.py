@@ -589,9 +589,21 @@ async def _was_heard_of_long_ago(queue: Queue, other: AgentBody) -> None:
     await queue.later(timedelta(minutes=3))
 
 
+async def _cannot_execute_the_type_now(queue: Queue, other: AgentBody) -> None:
+    await queue.relabel(other, role="builder")
+    await queue.declare(other, build="no disk")
+
+
 @pytest.mark.parametrize(
     "the_other",
-    [_nobody_else, _is_drained, _is_deleted, _was_never_heard_of, _was_heard_of_long_ago],
+    [
+        _nobody_else,
+        _is_drained,
+        _is_deleted,
+        _was_never_heard_of,
+        _was_heard_of_long_ago,
+        _cannot_execute_the_type_now,
+    ],
 )
 async def test_who_had_it_may_try_again_if_nobody_else_can(
     queue: Queue, the_other: Callable[[Queue, AgentBody], Awaitable[None]]

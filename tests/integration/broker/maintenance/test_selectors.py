@@ -155,3 +155,25 @@ async def test_who_has_tried_it_may_again_when_nobody_else_is_heard_of(queue: Qu
     await repair()
 
     assert [each.id for each in await queue.pending(tired)] == [work_id]
+
+
+async def test_who_has_tried_it_may_again_while_nobody_else_can_execute_the_type(
+    queue: Queue,
+) -> None:
+    tired, fresh = [await queue.an_agent() for _ in range(2)]
+    for each in (tired, fresh):
+        await queue.touch(each)
+    work_id = await queue.submit(max_handoffs=1)
+    claim = await queue.claim(work_id, by=tired)
+    await queue.complete(claim, tired, success=False, retryable=True)
+    await queue.move_due()
+    repair = a_repair(queue)
+
+    await queue.declare(fresh, build="no disk")
+    await repair()
+    assert [each.id for each in await queue.pending(tired)] == [work_id]
+    await queue.declare(fresh)
+    await repair()
+
+    assert await queue.pending(tired) == []
+    assert [each.id for each in await queue.pending(fresh)] == [work_id]

@@ -77,6 +77,7 @@ async def test_a_pod_uses_its_service_account(
 ) -> None:
     (tmp_path / "token").write_text("from the kubelet\n")
     (tmp_path / "ca.crt").write_text(ssl.DER_cert_to_PEM_cert(_some_authority()))
+    (tmp_path / "namespace").write_text("brokkr-system")
     monkeypatch.setattr(config, "_SERVICE_ACCOUNT", tmp_path)
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "fd00::1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "6443")
@@ -84,6 +85,7 @@ async def test_a_pod_uses_its_service_account(
     loaded = KubeConfig.load()
 
     assert loaded.server == "https://[fd00::1]:6443"
+    assert loaded.own_namespace == "brokkr-system"
     assert await loaded.credentials.token() == "from the kubelet"
 
 

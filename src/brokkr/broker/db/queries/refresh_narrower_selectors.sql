@@ -1,15 +1,18 @@
 -- Who is in the lanes of what some agents have tried: the others of the whole target, if any
--- of them can work (not drained, and heard of lately); else all of the whole target.
+-- of them can work (not drained, heard of lately, and able to execute the type now); else all
+-- of the whole target.
 --
 -- Asked for all such lanes when an agent changes, and every so often, because being heard of
--- changes by itself: under the selectors' lock.  And for one lane when it is made: nobody
+-- and what it can execute change by themselves: under the selectors' lock.  And for one lane when it is made: nobody
 -- else sees it yet, so the shared lock will do.  Returns the agents for whom something has
 -- changed.
 WITH candidate AS (
     SELECT narrow.id AS selector_id, whole_member.agent_id,
            whole_member.agent_id <> ALL (narrow.excluded)
                AND agent.drained_at IS NULL
-               AND agent.last_seen_at > now() - interval '2 minutes' AS is_preferred
+               AND agent.last_seen_at > now() - interval '2 minutes'
+               AND NOT coalesce(agent.capabilities -> 'unavailable', '{}') ? narrow.work_type
+               AS is_preferred
       FROM selectors AS narrow
       JOIN selectors AS whole
         ON whole.digest = narrow.digest
