@@ -33,6 +33,8 @@ from brokkr.work.names import work_name
 log = structlog.get_logger()
 
 LONGEST_INTERVAL = timedelta(seconds=10)
+AWAY_INTERVAL = timedelta(seconds=2)
+"""While the broker does not answer: nothing is claimed before it has heard of what runs."""
 MAX_HELD = 1000
 """No agent holds more, whatever its broker says."""
 LEASE_FRACTION = 3
@@ -96,6 +98,8 @@ class Heart:
             except (BrokkrError, KubeError) as error:
                 # What runs goes on: a broker that is away costs latency, no results.
                 log.warning("heartbeat failed", error=str(error))
+                if isinstance(error, BrokkrError):
+                    self._held.note_outage()
                 if self._stops_when_cut_off:
                     await self._stop_lapsed()
             await self._until_the_next()
@@ -123,6 +127,7 @@ class Heart:
             ),
         )
         self._incarnation = incarnation
+        self._held.heard.set()
         self._held.broker = answer.broker
         self.answered_at = self._clock()
         for claim in (answer.held or ())[:MAX_HELD]:
@@ -213,5 +218,7 @@ class Heart:
         self._is_due = False
 
     def _interval(self) -> timedelta:
+        if not self._held.heard.is_set():
+            return AWAY_INTERVAL
         shortest = min((held.lease_seconds for held in self._held), default=3600.0)
         return min(LONGEST_INTERVAL, timedelta(seconds=shortest / LEASE_FRACTION))

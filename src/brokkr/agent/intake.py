@@ -168,10 +168,13 @@ class Intake:
         """Repeat one request until it is answered; its id makes that harmless."""
         pause = FIRST_PAUSE_SECONDS
         while True:
+            await self._held.heard.wait()
             try:
                 return list(await self._client.claim_some(self._agent.id, request))
             except BrokkrError as error:
                 log.warning("claims not answered", error=str(error), seconds=round(pause, 1))
+                if isinstance(error, BrokerUnavailable):
+                    self._held.note_outage()
             await asyncio.sleep(pause * self._jitter())
             pause = min(pause * 2, self._settings.poll_interval_seconds)
 
