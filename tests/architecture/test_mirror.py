@@ -89,6 +89,7 @@ ANOTHER_SIDE = {
     "integration/broker/db/test_query_plans.py": "broker/db/work_queue.py",
     "integration/broker/db/test_guards.py": "broker/db/work_queue.py",
     "integration/broker/db/test_work_queue_model.py": "broker/db/work_queue.py",
+    "integration/agent/controller/test_endless_attempts.py": "agent/controller/decide.py",
     "integration/agent/test_protocol_traps.py": "agent/app.py",
     "integration/broker/test_protocol_traps.py": "broker/db/work_queue.py",
     "integration/local/test_build_runner.py": "local/build_runner/runner.py",

@@ -72,7 +72,27 @@ class PlayedShipwright:
         seen: Every BuildRun that ever existed, by uid.
     """
 
-    def __init__(self, kube: KubeClient, namespace: str, outcome: Outcome = success) -> None:
+    def __init__(
+        self,
+        kube: KubeClient,
+        namespace: str,
+        outcome: Outcome = success,
+        *,
+        registers: bool = True,
+        starts: bool = True,
+        stops: bool = True,
+    ) -> None:
+        """
+        Prepare to play.
+
+        Args:
+            registers: Whether it looks at Builds at all.
+            starts: Whether it looks at BuildRuns at all.
+            stops: Whether it heeds a cancellation.
+        """
+        self._registers = registers
+        self._starts = starts
+        self._stops = stops
         self.kube = kube
         self.namespace = namespace
         self.outcome = outcome
@@ -100,7 +120,7 @@ class PlayedShipwright:
 
     def _on_build(self, event: str, build: dict[str, Any]) -> None:
         self.builds_seen[build["metadata"]["uid"]] = build
-        if event != "DELETED" and "registered" not in build.get("status", {}):
+        if self._registers and event != "DELETED" and "registered" not in build.get("status", {}):
             registered = {
                 "registered": "True",
                 "reason": "Succeeded",
@@ -113,7 +133,9 @@ class PlayedShipwright:
         conditions = run.get("status", {}).get("conditions", [{}])
         if event == "DELETED" or conditions[0].get("status") in ("True", "False"):
             return
-        if run["spec"].get("state") == "BuildRunCanceled":
+        if not self._starts:
+            return
+        if self._stops and run["spec"].get("state") == "BuildRunCanceled":
             self._write(BUILD_RUNS, run, condition("False", "BuildRunCanceled", "canceled"))
             return
         attempt = int(run["metadata"]["name"].rpartition("-a")[2])

@@ -98,10 +98,11 @@ class Reporting:
             await self._give_back(work)
         else:
             await self._send(work)
-        await mark_acknowledged(self._kube, work, self._clock())
+        # Before the resource says that all is told: rather twice than never.
         if self._export is not None:
             for span in spans_of(work):
                 self._export(span)
+        await mark_acknowledged(self._kube, work, self._clock())
         self._held.drop(work.claim.claim_id)
         self._caches.departed_works.pop(work.name, None)
         self._reported.pop(work.name, None)

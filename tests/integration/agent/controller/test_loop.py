@@ -5,33 +5,26 @@ It has the permissions of an agent (``agent_kube``); the tests have an administr
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
-from uuid import uuid4
 
 import pytest
 
-from brokkr.agent.controller.caches import Caches
-from brokkr.agent.controller.decide import Policy
-from brokkr.agent.controller.loop import Controller
-from brokkr.agent.controller.workqueue import Workqueue
-from brokkr.agent.handlers.build.manifests import BuildDefaults
-from brokkr.agent.handlers.registry import handlers
 from brokkr.agent.kinds import BUILD_RUNS, BUILDS, CONFIG_MAPS, EVENTS, WORKS
 from brokkr.agent.kube.client import KubeClient
-from brokkr.agent.metrics import Metrics
-from brokkr.agent.resources import create_work, mark_acknowledged, mark_cancelled
-from brokkr.wire.bodies import ClaimBody
-from brokkr.wire.custom_resource import render_spec, work_from_resource
-from brokkr.work.backoff import Backoff
-from brokkr.work.model import Manifest, Phase, Work
-from brokkr.work.names import work_name
-from support.factories import AGENT_ID, a_build_template
+from brokkr.agent.resources import mark_acknowledged, mark_cancelled
+from brokkr.work.model import Phase
+from support.controller import (
+    a_claimed_work,
+    driven,
+    now,
+    read,
+    shipwright,
+    until,
+    watching,
+)
+from support.factories import a_build_template
 from support.shipwright import (
     DIGEST,
     Outcome,
-    PlayedShipwright,
     evicted_at_first,
     never,
     permanent_failure,
@@ -40,109 +33,6 @@ from support.shipwright import (
 from support.signals import eventually
 
 pytestmark = pytest.mark.kube
-
-POLICY = Policy(
-    backoff=Backoff(base=timedelta(milliseconds=20), cap=timedelta(milliseconds=100)),
-    keep_succeeded=timedelta(0),
-    keep_failed=timedelta(hours=1),
-)
-
-
-def now() -> datetime:
-    return datetime.now(UTC)
-
-
-async def a_claimed_work(
-    kube: KubeClient, namespace: str, *, max_retries: int = 2, template: Manifest | None = None
-) -> str:
-    claim = ClaimBody(
-        id=uuid4(),
-        claim_id=uuid4(),
-        round=1,
-        work_type="build",
-        broker="the-broker",
-        lease_seconds=3600,
-        resource={
-            "spec": render_spec(
-                work_type="build",
-                max_retries=max_retries,
-                claim_timeout=timedelta(hours=1),
-                template=template or a_build_template(),
-            )
-        },
-    )
-    await create_work(kube, namespace, claim, agent_id=AGENT_ID)
-    return work_name(claim.id, round=1)
-
-
-async def read(kube: KubeClient, namespace: str, name: str) -> Work:
-    return work_from_resource(await kube.get(WORKS, namespace, name))
-
-
-@asynccontextmanager
-async def watching(
-    agent_kube: KubeClient, namespace: str
-) -> AsyncIterator[tuple[Caches, Controller]]:
-    """Put a controller and its caches together, as the agent's start does."""
-
-    workqueue = Workqueue(jitter=lambda: 1.0)
-    kinds = handlers(BuildDefaults())
-    caches = Caches(
-        agent_kube,
-        namespace,
-        agent_id=AGENT_ID,
-        handlers=kinds.values(),
-        on_change=workqueue.add,
-    )
-    controller = Controller(
-        kube=agent_kube,
-        caches=caches,
-        handlers=kinds,
-        policy=POLICY,
-        is_held=lambda _: True,
-        clock=now,
-        workqueue=workqueue,
-        resync_interval=timedelta(seconds=1),
-        metrics=Metrics(),
-    )
-    watching = asyncio.create_task(caches.run())
-    await caches.until_synced()
-    yield caches, controller
-    watching.cancel()
-
-
-@asynccontextmanager
-async def shipwright(
-    kube: KubeClient, namespace: str, outcome: Outcome
-) -> AsyncIterator[PlayedShipwright]:
-    played = PlayedShipwright(kube, namespace, outcome)
-    task = asyncio.create_task(played.run())
-    try:
-        yield played
-    finally:
-        task.cancel()
-
-
-@asynccontextmanager
-async def driven(
-    kube: KubeClient, agent_kube: KubeClient, namespace: str, outcome: Outcome
-) -> AsyncIterator[PlayedShipwright]:
-    """Run a controller, with Shipwright played."""
-    async with (
-        shipwright(kube, namespace, outcome) as played,
-        watching(agent_kube, namespace) as (_, controller),
-    ):
-        loop = asyncio.create_task(controller.run())
-        yield played
-        loop.cancel()
-
-
-async def until(kube: KubeClient, namespace: str, name: str, *phases: Phase) -> Work:
-    async def work_in_phase() -> Work | None:
-        work = await read(kube, namespace, name)
-        return work if work.status.phase in phases else None
-
-    return await eventually(work_in_phase)
 
 
 async def test_a_build_goes_through_and_its_result_is_in_the_status(
