@@ -1,6 +1,7 @@
 """What people are shown of a Work: a line in a list, or all that is known of it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from brokkr.cli.follow import render_doing, render_event
 from brokkr.cli.output import (
@@ -13,6 +14,8 @@ from brokkr.cli.output import (
 from brokkr.wire.bodies import WorkBody, WorkPage, WorkState
 from brokkr.wire.events import WorkEvent
 from brokkr.wire.explain import Counted, Explanation
+
+_SHOWN_VULNERABILITIES: Final = 3
 
 
 def render_receipt(work: WorkBody) -> str:
@@ -126,12 +129,52 @@ def _count(ahead: Counted | None) -> str:
 def list_result_facts(work: WorkBody) -> list[tuple[str, str]]:
     """Pick from the result, which is the agent's word, what a person looks for first."""
     result = work.result or {}
-    git, size = result.get("git") or {}, result.get("size")
-    commit = [git.get("commit_sha"), git.get("commit_author"), git.get("branch")]
+    size = result.get("size")
+    commit = _texts(result.get("git"), "commit_sha", "commit_author", "branch")
     return [
         ("image", str(result.get("image") or "")),
         ("digest", str(result.get("digest") or "")),
         ("size", render_size(size) if isinstance(size, int) else ""),
-        ("commit", ", ".join(str(each) for each in commit if each)),
+        ("commit", ", ".join(commit)),
         ("build run", str(result.get("build_run") or "")),
+        ("executor", " ".join(_texts(result.get("executor"), "kind", "name"))),
+        ("vulnerabilities", _vulnerabilities(result.get("vulnerabilities"))),
+        *(("warning", str(each)) for each in _items(result.get("warnings"))),
+        *_attempts(result.get("attempts")),
     ]
+
+
+def _vulnerabilities(given: Any) -> str:
+    """Count them, and name the worst, which stand first."""
+    found = [_texts(each, "id", "severity") for each in _items(given)]
+    if not found:
+        return ""
+    worst = ", ".join(" ".join(each) for each in found[:_SHOWN_VULNERABILITIES])
+    more = ", ..." if len(found) > _SHOWN_VULNERABILITIES else ""
+    return f"{len(found)}: {worst}{more}"
+
+
+def _attempts(given: Any) -> list[tuple[str, str]]:
+    """Tell how each attempt went, if there was more than the one that the message is of."""
+    attempts = _items(given)
+    if len(attempts) < 2:
+        return []
+    facts = []
+    for each in attempts:
+        reason, failure_class, message = _texts(each, "reason", "class", "message", blanks=True)
+        of_class = f" ({failure_class})" if failure_class not in ("", reason) else ""
+        number = each.get("number", "") if isinstance(each, Mapping) else ""
+        facts.append((f"attempt {number}", f"{reason}{of_class}: {message}"))
+    return facts
+
+
+def _items(given: Any) -> list[Any]:
+    """Return a list's items; of anything else, which an agent may send, nothing."""
+    return given if isinstance(given, list) else []
+
+
+def _texts(given: Any, *fields: str, blanks: bool = False) -> list[str]:
+    """Return some fields of an object as texts; without those that are not there."""
+    values = [given.get(each) if isinstance(given, Mapping) else None for each in fields]
+    texts = ["" if each is None else str(each) for each in values]
+    return texts if blanks else [each for each in texts if each]

@@ -61,6 +61,38 @@ def test_what_a_pending_work_waits_for_is_shown() -> None:
     assert facts["not before"] == facts["start deadline"] == "2026-01-02 03:04:00Z"
 
 
+def test_a_result_is_shown_with_the_history_of_its_attempts() -> None:
+    result = {
+        "executor": {"kind": "TaskRun", "name": "r-x7k2p"},
+        "git": {"commit_sha": "5952cc5a", "commit_author": "rig"},
+        "vulnerabilities": [{"id": f"CVE-{n}", "severity": "high"} for n in range(4)],
+        "warnings": ["it builds one image"],
+        "attempts": [
+            {"number": 1, "reason": "GitError", "class": "GitTransport", "message": "hung up"},
+            {"number": 2, "reason": "BuildCompleted", "message": "built"},
+        ],
+    }
+
+    facts = dict(list_facts(a_work("SUCCEEDED", result=result)))
+
+    expected = {
+        "executor": "TaskRun r-x7k2p",
+        "commit": "5952cc5a, rig",
+        "vulnerabilities": "4: CVE-0 high, CVE-1 high, CVE-2 high, ...",
+        "warning": "it builds one image",
+        "attempt 1": "GitError (GitTransport): hung up",
+        "attempt 2": "BuildCompleted: built",
+    }
+    assert facts | expected == facts
+
+
+@pytest.mark.parametrize("junk", [None, 7, "text", [7], {"a": "b"}, [{}], [[]]])
+def test_a_result_of_another_shape_is_no_reason_to_fail(junk: Any) -> None:
+    fields = ("git", "executor", "vulnerabilities", "warnings", "attempts", "size", "image")
+
+    assert list_facts(a_work("SUCCEEDED", result=dict.fromkeys(fields, junk)))
+
+
 PROGRESS = {"phase": "Running", "attempt": 1, "retries": 0, "reported_at": START}
 
 
