@@ -27,7 +27,6 @@ from brokkr.agent.kube.config import KubeConfig
 from brokkr.agent.kube.errors import (
     KubeError,
     KubeForbidden,
-    KubeKindUnknown,
     KubeUnavailable,
 )
 from brokkr.agent.metrics import Metrics
@@ -349,12 +348,12 @@ async def _check_cluster(kube: KubeClient, namespace: str) -> None:
             f"there is no namespace {namespace}; create it "
             f"(kubectl create namespace {namespace}), or set agent.work_crd.namespace"
         )
-    try:
-        await kube.list(WORKS, namespace)
-    except KubeKindUnknown as error:
+    if not await kube.serves(WORKS.group, WORKS.version, WORKS.plural):
         raise ClusterNotReady(
-            "the cluster does not know works.brokkr.io: brokkr agent crd | kubectl apply -f -"
-        ) from error
+            f"the cluster does not know {WORKS}: brokkr agent crd | kubectl apply -f -"
+        )
+    try:
+        await kube.find(WORKS, namespace, "is-there-access")
     except KubeForbidden as error:
         raise ClusterNotReady(
             f"the agent has no rights in {namespace} ({error}): {apply}"

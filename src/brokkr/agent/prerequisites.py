@@ -103,13 +103,12 @@ class Prerequisites:
     async def _find_lack(self, handler: Handler) -> str | None:
         for each in handler.prerequisites:
             try:
-                definition = await self._kube.find(CRDS, None, each.definition)
+                problem = problem_with(await self._kube.find(CRDS, None, each.definition), each)
             except KubeForbidden:
-                return (
-                    f"the agent may not see whether there is a definition {each.definition}: "
-                    "brokkr agent rbac | kubectl apply -f -"
-                )
-            problem = problem_with(definition, each)
+                # How new it is nobody can say then, but whether it is there.
+                plural, _, group = each.definition.partition(".")
+                is_served = await self._kube.serves(group, each.version, plural)
+                problem = None if is_served else f"the cluster serves no {each.definition}"
             if problem is not None:
                 return f"{problem}: {each.cure}"
         return None

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from brokkr import __version__
 from brokkr.agent.app import ClusterNotReady, run
-from brokkr.agent.kinds import BUILD_RUNS, NAMESPACES, WORKS
+from brokkr.agent.kinds import BUILD_RUNS, NAMESPACES, TASK_RUNS, WORKS
 from brokkr.client import BrokerClient
 from brokkr.local.control_plane import ControlPlane
 from brokkr.wire.bodies import (
@@ -113,6 +113,49 @@ async def test_no_more_is_claimed_than_there_are_slots(stage: Stage) -> None:
         pending = await stage.broker.admin.list_work(status="PENDING")
 
     assert len(pending.items) == 2
+
+
+async def test_a_type_with_slots_of_its_own_takes_no_others(stage: Stage) -> None:
+    queue = stage.settings.work_queue.model_copy(update={"max_concurrent_by_type": {"build": 1}})
+    stage.settings = stage.settings.model_copy(update={"work_queue": queue})
+    async with stage.shipwright(never) as played, stage.agent():
+        first = await stage.submit()
+        await stage.running(played)
+        await stage.submit()
+        pending = await stage.broker.admin.list_work(status="PENDING")
+        said = await stage.broker.admin.get_agent(stage.agent_id)
+        await played.finish(f"{work_name(first.id, round=1)}-a1")
+        await stage.running(played, runs=2)
+
+    assert len(pending.items) == 1
+    assert said.claimed == 1
+
+
+async def test_progress_names_the_step_that_runs(stage: Stage) -> None:
+    async with stage.shipwright(never) as played, stage.agent():
+        submitted = await stage.submit()
+        await stage.running(played)
+        name = f"{work_name(submitted.id, round=1)}-a1"
+        labels = {"buildrun.shipwright.io/name": name}
+        task_run = await stage.kube.create(
+            TASK_RUNS,
+            stage.namespace,
+            {
+                "apiVersion": "tekton.dev/v1",
+                "kind": "TaskRun",
+                "metadata": {"name": f"{name}-x7k2p", "labels": labels},
+            },
+        )
+        steps = [{"name": "build", "container": "step-build", "running": {"startedAt": "now"}}]
+        await stage.kube.replace_status(
+            TASK_RUNS, stage.namespace, {**task_run, "status": {"steps": steps}}
+        )
+
+        async def is_told() -> bool:
+            progress = (await stage.broker.admin.get_work(submitted.id)).progress
+            return progress is not None and progress.step == "build"
+
+        await eventually(is_told)
 
 
 async def test_a_cancel_stops_the_build_and_ends_in_the_log(stage: Stage) -> None:

@@ -24,6 +24,7 @@ from brokkr.agent.kube.config import KubeConfig
 from brokkr.agent.kube.errors import (
     KubeError,
     KubeExpired,
+    KubeKindUnknown,
     KubeNotFound,
     KubeUnavailable,
     error_of,
@@ -77,6 +78,14 @@ class KubeClient:
                 return True
         except KubeError:
             return False
+
+    async def serves(self, group: str, version: str, plural: str) -> bool:
+        """Say whether the API server serves such a kind; everybody may ask that."""
+        try:
+            found = await self._json("GET", f"/apis/{group}/{version}")
+        except (KubeNotFound, KubeKindUnknown):
+            return False
+        return any(each["name"] == plural for each in found.get("resources") or ())
 
     async def get(self, resource: Resource, namespace: str | None, name: str) -> dict[str, Any]:
         """

@@ -83,6 +83,15 @@ async def test_a_kind_that_is_not_served_is_not_taken_for_a_missing_object(
         await kube.list(unknown, namespace)
 
 
+async def test_who_may_do_nothing_can_still_ask_what_is_served(
+    agent_kube: KubeClient, namespace: str
+) -> None:
+    assert await agent_kube.serves("tekton.dev", "v1", "taskruns")
+    assert not await agent_kube.serves("tekton.dev", "v1", "nonsense")
+    assert not await agent_kube.serves("tekton.dev", "v1beta1", "taskruns")
+    assert not await agent_kube.serves("nobody.example", "v1", "taskruns")
+
+
 async def test_an_object_in_a_missing_namespace_cannot_be_created(kube: KubeClient) -> None:
     with pytest.raises(KubeNotFound, match="nowhere"):
         await kube.create(CONFIG_MAPS, "nowhere", a_config_map("a"))
