@@ -44,6 +44,7 @@ async def another_broker(local: Local) -> AsyncIterator[None]:
         yield
 
 
+@pytest.mark.timeout(240)
 async def test_a_build_that_ends_while_the_broker_is_dead_is_completed_once(
     tmp_path: Path,
 ) -> None:
