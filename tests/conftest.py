@@ -10,7 +10,13 @@ settings.register_profile(
 settings.load_profile("any machine")
 settings.register_profile("thorough", max_examples=5000)  # --hypothesis-profile=thorough
 
-pytest_plugins = ["support.broker", "support.kube", "support.postgres", "support.agent"]
+pytest_plugins = [
+    "support.broker",
+    "support.kube",
+    "support.postgres",
+    "support.agent",
+    "support.local",
+]
 
 _MARKED_BY_FIXTURE = {"control_plane": "kube", "postgres_server": "postgres"}
 

@@ -19,6 +19,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from brokkr.agent.handlers.build.phrases import REGISTRY_REFUSAL
 from brokkr.agent.kinds import (
     BUILD_RUNS,
     BUILDS,
@@ -463,6 +464,8 @@ async def test_the_wrong_secret_does_not_open_a_private_registry(
     run = (await lab.build(spec))[-1]
 
     assert shape(run["status"]) == shape(recorded("push-unauthorized")["status"])
+    told = (RECORDINGS / "push-unauthorized" / "logs.txt").read_text()
+    assert all(REGISTRY_REFUSAL.find_in(text) for text in (told, log_of(run)))
 
 
 async def test_a_build_heals_when_its_missing_secret_appears(lab: Lab) -> None:

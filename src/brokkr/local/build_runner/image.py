@@ -7,6 +7,7 @@ bytes that the registry got.
 """
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,9 @@ BUILD_STEP = "step-build"
 PUSH_STEP = "step-image-processing"
 
 _DOCKER_HUB = "https://index.docker.io/v1/"
+
+# How skopeo says what a registry has answered.
+_REFUSAL = re.compile(r'\b(unauthorized|denied|(?:name|manifest) (?:unknown|invalid)): ([^"\n]*)')
 
 
 @dataclass(frozen=True)
@@ -86,12 +90,16 @@ async def push_image(commands: Commands, job: BuildJob, workspace: Workspace) ->
     if job.push_secret is not None:
         _check_push_secret(commands, job)
     digest = workspace.folder / "digest"
-    exit_code, _ = await commands.run(
+    exit_code, output = await commands.run(
         *("skopeo", "copy", "--quiet", f"--dest-tls-verify={str(not job.insecure).lower()}"),
         *("--dest-authfile", str(workspace.auth_file), "--digestfile", str(digest)),
         *(f"oci:{workspace.layout}", f"docker://{job.image}"),
     )
     if exit_code:
+        if refusal := _REFUSAL.search(output):
+            # Shipwright's step, which is another program, has the codes as they were sent.
+            code = refusal[1].upper().replace(" ", "_")
+            commands.say(f"Failed to push the image: {code}: {refusal[2]}")
         raise StepFailed(PUSH_STEP, exit_code=exit_code)
     image = PushedImage(digest.read_text().strip(), _size_bytes(workspace.layout))
     commands.say(f"Image {job.image}@{image.digest} pushed")
