@@ -52,7 +52,8 @@ SETTLE_SECONDS = 12
 """Longer than from one look at everything to the next, which are ten seconds apart."""
 WINDOW_SECONDS = 30
 COUNTED = (50, 2)
-PATIENCE_SECONDS = 300
+PATIENCE_SECONDS = 120
+"""For one round, or for a start; a round that takes longer is given up, and that is said."""
 _ON_ITS_OWN = ("list ", "watch ", "get customresourcedefinitions", "get namespaces")
 """What an agent asks whether there is Work or not."""
 
@@ -195,14 +196,20 @@ async def _measure(place: Place, works: int, report: Report, *, cpu_without: flo
         async with played_shipwright(place.site.kube, place.namespace) as shipwright:
             alone, bursts = ROUNDS[works]
             for at_once, rounds in ((1, alone), (AT_ONCE, bursts)):
-                before = await agent.looks()
-                times = await _pass_through(place, shipwright, at_once=at_once, rounds=rounds)
-                looks = await agent.looks() - before
+                what = {"finished": works, "submitted": f"{at_once} at once"}
+                looks_before, cpu_before = await agent.looks(), cpu_seconds(agent.pid)
+                try:
+                    times = await _pass_through(place, shipwright, at_once=at_once, rounds=rounds)
+                except TimeoutError:
+                    report.add(**what, given_up_after_seconds=PATIENCE_SECONDS)
+                    break
+                cpu_used = cpu_seconds(agent.pid) - cpu_before
+                looks = await agent.looks() - looks_before
                 report.add(
-                    finished=works,
-                    submitted=f"{at_once} at once",
+                    **what,
                     works=at_once * rounds,
                     **times,
+                    cpu_ms_per_work=1000 * cpu_used / (at_once * rounds),
                     looks=looks.count,
                     look_p50_ms=looks.percentile_ms(0.5),
                     look_p99_ms=looks.percentile_ms(0.99),
