@@ -52,8 +52,8 @@ coverage: setup ## Show what the last `make test` did not reach; fail below 80 %
 
 ci: lint types contracts test coverage ## All that a change has to pass
 
-bench: setup ## Measure the broker on this machine, in some ten minutes
-	@for each in throughput depth fan_out parked_polls indexes leases; do \
+bench: setup ## Measure broker and agent on this machine, in some twenty-five minutes
+	@for each in throughput depth fan_out parked_polls indexes leases agent; do \
 		$(BIN)/python benchmarks/$$each.py || exit 1; done
 
 lock: setup ## Write requirements.lock anew from pyproject.toml

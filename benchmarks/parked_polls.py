@@ -7,12 +7,10 @@ one real broker process; this process plays all of them, on the same machine.
 
 import asyncio
 import json
-import os
 import resource
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
 from time import perf_counter
 
 import uvloop
@@ -20,6 +18,7 @@ import uvloop
 from broker_process import BrokerProcess, Http, broker_process, call
 from brokkr.broker.db.pool import Connection, connect
 from machine import Report, percentile, report_on
+from process_usage import cpu_seconds, rss_mb
 from world import a_template, database, throw_away_postgres
 
 AGENTS = (500, 2000)
@@ -30,7 +29,6 @@ WINDOW_SECONDS = 20
 """Over before the first poll is, which the broker ends after four fifths of its wait."""
 SUBMISSIONS = 500
 BURST = 200
-_TICKS = os.sysconf("SC_CLK_TCK")
 
 Claimed = defaultdict[str, asyncio.Future[float]]
 """When which Work had come to an agent."""
@@ -103,16 +101,16 @@ async def _until_waiting(broker: BrokerProcess, number: int) -> None:
 async def _idle(broker: BrokerProcess, db: Connection) -> dict[str, float]:
     """Measure what the broker's process and its database do while nothing happens."""
     await asyncio.sleep(SETTLE_SECONDS)
-    before = (perf_counter(), _cpu_seconds(broker.pid), await _transactions(db))
+    before = (perf_counter(), cpu_seconds(broker.pid), await _transactions(db))
     active, looks = 0, 0
     while perf_counter() - before[0] < WINDOW_SECONDS:
         active += await _active(db)
         looks += 1
         await asyncio.sleep(0.1)
-    after = (perf_counter(), _cpu_seconds(broker.pid), await _transactions(db))
+    after = (perf_counter(), cpu_seconds(broker.pid), await _transactions(db))
     seconds, cpu, transactions = (b - a for a, b in zip(before, after, strict=True))
     return {
-        "rss_mb": _rss_mb(broker.pid),
+        "rss_mb": rss_mb(broker.pid),
         "cpu_percent": 100 * cpu / seconds,
         "transactions_per_second": transactions / seconds,
         "backends_active_percent": 100 * active / looks,
@@ -172,18 +170,6 @@ async def _active(db: Connection) -> int:
         " WHERE datname LIKE 'bench_%' AND state = 'active'"
     )
     return found
-
-
-def _cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS
-
-
-def _rss_mb(pid: int) -> float:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS"):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError("the broker has gone")
 
 
 if __name__ == "__main__":
