@@ -208,6 +208,7 @@ class _Parts:
             clock=_now,
             patience=timedelta(seconds=max(60.0, 3 * crd.reconcile_interval_seconds)),
             stops_when_cut_off=settings.work_queue.when_cut_off == "stop",
+            on_return=to_report.add,
         )
         self.orphans = OrphanSweep(
             kube=kube,

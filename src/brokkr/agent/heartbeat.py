@@ -57,6 +57,7 @@ class Heart:
         clock: Callable[[], datetime],
         patience: timedelta,
         stops_when_cut_off: bool,
+        on_return: Callable[[str], None],
     ) -> None:
         """
         Put it together; :meth:`run` starts it.
@@ -66,6 +67,8 @@ class Heart:
                 claim is no longer renewed.
             stops_when_cut_off: Whether Work is stopped whose lease ran out while the broker
                 was away.
+            on_return: Called with the name of each Work that is not reported, when the broker
+                answers again.
         """
         self._agent = agent
         self._incarnation: UUID | None = None
@@ -79,6 +82,7 @@ class Heart:
         self._clock = clock
         self._patience = patience
         self._stops_when_cut_off = stops_when_cut_off
+        self._on_return = on_return
         self._is_due = False
         self.answered_at: datetime | None = None
 
@@ -126,7 +130,10 @@ class Heart:
             ),
         )
         self._incarnation = incarnation
-        self._held.heard.set()
+        if not self._held.heard.is_set():
+            self._held.heard.set()
+            for name in works:
+                self._on_return(name)
         self._held.broker = answer.broker
         self.answered_at = self._clock()
         for claim in (answer.held or ())[:MAX_HELD]:

@@ -109,6 +109,7 @@ async def test_a_controller_that_is_stuck_loses_its_leases_and_gets_them_back(
             clock=clock,
             patience=PATIENCE,
             stops_when_cut_off=False,
+            on_return=lambda _: None,
         )
         watching = asyncio.create_task(caches.run())
         await caches.until_synced()

@@ -175,7 +175,7 @@ async def _create_or_adopt(
             f"{manifest['kind']} {name} exists in {work.namespace} and belongs to somebody "
             "else; give the template another name"
         ) from None
-    lost = _lost_field(manifest.get("spec"), created.get("spec"), "spec")
+    lost = _lost_field(manifest.get("spec", {}), created.get("spec"), "spec")
     if lost is not None:
         # Better no build than one without what was asked for.
         await kube.delete(resource, work.namespace, name, uid=created["metadata"]["uid"])

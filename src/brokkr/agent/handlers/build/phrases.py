@@ -75,7 +75,8 @@ GIT_WRONG_CREDENTIALS: Final = _phrase(
 )
 GIT_NOT_THERE: Final = _phrase(
     "that there is no such repository or revision, or that it may not be read",
-    r"not our ref|unable to read tree|did not match any file|returned error: 40[134]"
+    r"not our ref|unable to read tree|reference is not a tree|did not match any file"
+    r"|returned error: 40[134]"
     r"|repository '[^']*' not found|Remote branch \S+ not found",
 )
 GIT_CERTIFICATE: Final = _phrase(
