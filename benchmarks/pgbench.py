@@ -72,7 +72,7 @@ def claim() -> str:
     return transaction(
         one("lock_claim_request", request_id=A_REQUEST),
         one("list_requested_claims", request_id=A_REQUEST),
-        one("claim_some_work", request_id=A_REQUEST, types="NULL", depth=DEPTH),
+        one("claim_some_work", request_id=A_REQUEST, types="NULL", depth=DEPTH, waited="0"),
     )
 
 

@@ -7,10 +7,11 @@ Work must end as if nothing had happened: one object per attempt, one result.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -25,7 +26,7 @@ from brokkr.work.names import work_name
 from support.broker import RunningBroker
 from support.factories import a_build_template
 from support.proxy import proxy
-from support.shipwright import PlayedShipwright, evicted_at_first
+from support.shipwright import PlayedShipwright, evicted_at_first, never
 from support.signals import eventually
 from support.system import an_agent, kill, proxied_kubeconfig
 
@@ -34,6 +35,10 @@ pytestmark = [pytest.mark.kube, pytest.mark.postgres]
 FEWEST = 18
 MOST = 26
 """How many changing requests a run with one retry makes; progress reports vary."""
+
+FEWEST_CANCELLED = 10
+MOST_CANCELLED = 20
+"""The same of a run that is cancelled while it builds."""
 
 
 @dataclass
@@ -103,19 +108,27 @@ async def stage(
     playing.cancel()
 
 
-async def submit(stage: Stage) -> WorkBody:
+async def submit(stage: Stage, *, claim_timeout_seconds: int = 3600) -> WorkBody:
     return await stage.broker.admin.submit_work(
         SubmitWork(
             work_type="build",
             template=a_build_template(),
             target=TargetBody(match_labels={"stage": stage.namespace}),
             max_retries=2,
+            claim_timeout_seconds=claim_timeout_seconds,
         )
     )
 
 
-async def run_under(stage: Stage, executioner: Executioner, work_id: UUID) -> None:
-    """Run the agent behind the proxies until it is killed, or the Work has ended."""
+async def run_under(
+    stage: Stage, executioner: Executioner, work_id: UUID, *, cancel: bool = False
+) -> None:
+    """
+    Run the agent behind the proxies until it is killed, or the Work has ended.
+
+    Args:
+        cancel: Whether the Work is cancelled as soon as it builds.
+    """
     config = KubeConfig.load(stage.kubeconfig)
     async with AsyncExitStack() as stack:
         broker_url = await stack.enter_async_context(
@@ -135,6 +148,14 @@ async def run_under(stage: Stage, executioner: Executioner, work_id: UUID) -> No
                 namespace=stage.namespace,
             )
         )
+
+        if cancel:
+
+            async def builds() -> bool:
+                return executioner.struck.is_set() or bool(stage.shipwright.seen)
+
+            await eventually(builds, within=60)
+            await stage.broker.admin.cancel_work(work_id)
 
         async def is_over() -> bool:
             if executioner.struck.is_set():
@@ -192,3 +213,51 @@ async def test_an_agent_killed_at_any_step_loses_only_time(
         sorted(each["metadata"]["name"] for each in stage.shipwright.builds_seen.values())
         == attempts
     )
+
+
+def has_ended(run: Mapping[str, Any]) -> bool:
+    conditions = run.get("status", {}).get("conditions", [{}])
+    return bool(conditions[0].get("status") == "False")
+
+
+async def test_the_steps_of_a_cancelled_work_are_all_that_there_are(stage: Stage) -> None:
+    stage.shipwright.outcome = never
+    executioner = Executioner(at=0, when="never")
+    submitted = await submit(stage, claim_timeout_seconds=6)
+    await run_under(stage, executioner, submitted.id, cancel=True)
+
+    steps = executioner.steps
+    assert FEWEST_CANCELLED <= len(steps) <= MOST_CANCELLED, "\n".join(steps)
+
+
+@pytest.mark.parametrize("at", range(1, FEWEST_CANCELLED + 1))
+async def test_an_agent_killed_at_any_step_of_a_cancelled_work_cancels_it_once(
+    stage: Stage, at: int
+) -> None:
+    """Killed after the server did what it was asked, and before the agent heard so."""
+    stage.shipwright.outcome = never
+    executioner = Executioner(at=at, when="after")
+    submitted = await submit(stage, claim_timeout_seconds=6)
+    await run_under(stage, executioner, submitted.id, cancel=True)
+    assert executioner.struck.is_set()
+
+    async with an_agent(
+        stage.folder,
+        broker_url=stage.broker.url,
+        key=stage.key,
+        kubeconfig=stage.kubeconfig,
+        namespace=stage.namespace,
+    ):
+
+        async def is_cancelled() -> bool:
+            return (await stage.broker.admin.get_work(submitted.id)).status.is_finished
+
+        async def has_stopped() -> bool:
+            runs = stage.shipwright.seen.values()
+            return all(has_ended(each) for each in runs) and await is_cancelled()
+
+        await eventually(has_stopped, within=60)
+    work = await stage.broker.admin.get_work(submitted.id)
+
+    assert (work.status, work.retries_attempted) == (WorkState.CANCELLED, 0)
+    assert len(stage.shipwright.seen) <= 1

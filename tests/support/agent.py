@@ -80,8 +80,9 @@ class Stage:
         await eventually(is_so)
 
     async def resource(self, work: WorkBody, *, round: int = 1) -> dict[str, Any]:
-        """Return the Work resource of a claim."""
-        return await self.kube.get(WORKS, self.namespace, work_name(work.id, round=round))
+        """Return the Work resource of a claim, as soon as there is one."""
+        name = work_name(work.id, round=round)
+        return await eventually(lambda: self.kube.find(WORKS, self.namespace, name))
 
     async def running(self, played: PlayedShipwright, *, runs: int = 1) -> None:
         """Wait until there have been so many BuildRuns."""

@@ -27,7 +27,6 @@ from brokkr.wire.bodies import (
     ReleaseWork,
     ReportProgress,
 )
-from brokkr.wire.custom_resource import render_spec
 from support.factories import NOON, a_build_template
 from support.signals import eventually
 

@@ -131,10 +131,16 @@ class Queue:
         limit: int = 1,
         request_id: UUID | None = None,
         types: Sequence[str] | None = None,
+        waited: timedelta = timedelta(0),
     ) -> list[ClaimedWork]:
         async with transaction(self.pool) as db:
             return await claims.claim_some_work(
-                db, by=holder(by), limit=limit, request_id=request_id, types=types
+                db,
+                by=holder(by),
+                limit=limit,
+                request_id=request_id,
+                types=types,
+                waited=waited,
             )
 
     async def renew(self, *held: ClaimedWork, by: AgentBody) -> list[RenewedLease]:

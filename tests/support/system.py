@@ -66,13 +66,15 @@ async def an_agent(
         brokkr("agent", "run"),
         log=folder / "agent.log",
         env=environment(
-            AGENT__BROKER_URL=broker_url,
-            AGENT__KEY=key,
-            AGENT__KUBECONFIG=str(kubeconfig),
-            AGENT__WORK_CRD__NAMESPACE=namespace,
-            AGENT__WORK_CRD__RETRY_BASE_DELAY_SECONDS="0.1",
-            AGENT__WORK_CRD__RECONCILE_INTERVAL_SECONDS="1",
-            **(settings or {}),
+            **{
+                "AGENT__BROKER_URL": broker_url,
+                "AGENT__KEY": key,
+                "AGENT__KUBECONFIG": str(kubeconfig),
+                "AGENT__WORK_CRD__NAMESPACE": namespace,
+                "AGENT__WORK_CRD__RETRY_BASE_DELAY_SECONDS": "0.1",
+                "AGENT__WORK_CRD__RECONCILE_INTERVAL_SECONDS": "1",
+                **(settings or {}),
+            }
         ),
         cwd=folder,
         within=timedelta(seconds=20),

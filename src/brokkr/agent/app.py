@@ -268,9 +268,8 @@ class _Standing:
         if self.parts is None:
             return {"start": "neither broker nor cluster may be away while an agent starts"}
         found = {
-            f"watch of {each.resource}": "is not served, or not yet listed"
-            for each in (self.parts.caches.works, *self.parts.caches.made.values())
-            if not each.synced.is_set()
+            f"watch of {each}": "is not served, or not yet listed"
+            for each in self.parts.caches.unsynced
         }
         heard_at = self.parts.heart.answered_at
         if heard_at is None:

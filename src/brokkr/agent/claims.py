@@ -57,6 +57,8 @@ class HeldClaims:
 
     Attributes:
         has_new: Set when one is added; whoever waits for it clears it first.
+        heard: Set while the broker answers.  After an outage a heartbeat goes first: claims
+            that have lapsed are revived by it, and not claimed anew.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -64,6 +66,7 @@ class HeldClaims:
         self.broker: str | None = None
         self._clock = clock
         self.has_new = asyncio.Event()
+        self.heard = asyncio.Event()
         self._by_id: dict[UUID, HeldClaim] = {}
 
     def __iter__(self) -> Iterator[HeldClaim]:
@@ -90,6 +93,11 @@ class HeldClaims:
     def is_lapsed(self, held: HeldClaim) -> bool:
         """Say whether its lease has run out, as far as is known here."""
         return self._clock() - held.renewed_at > held.lease_seconds
+
+    def note_outage(self) -> None:
+        """Note that the broker does not answer."""
+        self.heard.clear()
+        self.has_new.set()
 
     def drop(self, claim_id: UUID) -> None:
         """Forget a claim that is over."""

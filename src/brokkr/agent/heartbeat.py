@@ -7,7 +7,7 @@ agent can execute, and how much more of it.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
@@ -25,14 +25,15 @@ from brokkr.agent.log_fields import about, about_claim
 from brokkr.agent.resources import CANCEL_REQUESTED, CLAIM_LOST, CUT_OFF, mark_cancelled
 from brokkr.client import BrokerClient
 from brokkr.wire.bodies import AgentBody, Heartbeat, RenewedLease
-from brokkr.wire.custom_resource import work_from_resource
-from brokkr.work.errors import AgentSuperseded, BrokkrError, InvalidWork
+from brokkr.work.errors import AgentSuperseded, BrokkrError
 from brokkr.work.model import Work
 from brokkr.work.names import work_name
 
 log = structlog.get_logger()
 
 LONGEST_INTERVAL = timedelta(seconds=10)
+AWAY_INTERVAL = timedelta(seconds=2)
+"""While the broker does not answer: nothing is claimed before it has heard of what runs."""
 MAX_HELD = 1000
 """No agent holds more, whatever its broker says."""
 LEASE_FRACTION = 3
@@ -96,6 +97,8 @@ class Heart:
             except (BrokkrError, KubeError) as error:
                 # What runs goes on: a broker that is away costs latency, no results.
                 log.warning("heartbeat failed", error=str(error))
+                if isinstance(error, BrokkrError):
+                    self._held.note_outage()
                 if self._stops_when_cut_off:
                     await self._stop_lapsed()
             await self._until_the_next()
@@ -123,6 +126,7 @@ class Heart:
             ),
         )
         self._incarnation = incarnation
+        self._held.heard.set()
         self._held.broker = answer.broker
         self.answered_at = self._clock()
         for claim in (answer.held or ())[:MAX_HELD]:
@@ -174,7 +178,7 @@ class Heart:
         for held in self._held:
             if (
                 held.unwritten is None
-                and held.name not in self._caches.works.cache
+                and held.name not in self._caches.works
                 and held.name not in self._caches.departed_works
                 and await self._kube.find(WORKS, self._namespace, held.name) is None
             ):
@@ -186,16 +190,9 @@ class Heart:
                     )
                 self._held.drop(held.claim_id)
 
-    def _unacknowledged(self) -> Iterator[Work]:
-        """Yield the Works whose claims are not over, as far as is known here."""
-        for name, resource in self._caches.works.cache.items():
-            try:
-                work = work_from_resource(resource)
-            except InvalidWork as error:
-                log.warning("work resource ignored", work=name, error=str(error))
-                continue
-            if work.acknowledged_at is None:
-                yield work
+    def _unacknowledged(self) -> list[Work]:
+        """Return the Works whose claims are not over, as far as is known here."""
+        return [self._caches.works[name] for name in self._caches.unacknowledged]
 
     def _is_looked_after(self, work: Work) -> bool:
         now = self._clock()
@@ -213,5 +210,7 @@ class Heart:
         self._is_due = False
 
     def _interval(self) -> timedelta:
+        if not self._held.heard.is_set():
+            return AWAY_INTERVAL
         shortest = min((held.lease_seconds for held in self._held), default=3600.0)
         return min(LONGEST_INTERVAL, timedelta(seconds=shortest / LEASE_FRACTION))

@@ -7,7 +7,7 @@ one until it is answered: the broker then gives the same claims again.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container
 from contextlib import suppress
 from uuid import uuid4
 
@@ -33,9 +33,8 @@ from brokkr.wire.bodies import (
     CompleteWork,
     ReleaseWork,
 )
-from brokkr.wire.custom_resource import work_from_resource
 from brokkr.work.errors import BrokerUnavailable, BrokkrError, InvalidWork, LimitReached
-from brokkr.work.model import Work
+from brokkr.work.model import WorkStatus
 from brokkr.work.names import work_name
 
 log = structlog.get_logger()
@@ -110,7 +109,7 @@ class Intake:
         held = self._held.confirm(
             claim.id, claim.claim_id, round=claim.round, lease_seconds=claim.lease_seconds
         )
-        if held.unwritten is None and (known is None or name not in self._caches.works.cache):
+        if held.unwritten is None and (known is None or name not in self._caches.works):
             held.unwritten = claim
             self._unwritten.put_nowait(held)
         return held
@@ -134,10 +133,9 @@ class Intake:
 
     async def release_untouched(self) -> None:
         """Give back what nothing was made of yet, so that others need not wait for it."""
-        unfinished = {work.name: work for work in self._unfinished()}
         for held in self._held:
-            work = unfinished.get(held.name)
-            if held.unwritten is None and (work is None or work.status.attempts):
+            work = self._caches.works.get(held.name)
+            if held.unwritten is None and (work is None or work.status != WorkStatus()):
                 continue
             # Without its resource the claim is a claim that this agent never acted on.
             if work is not None and not await delete_untouched(self._kube, work):
@@ -183,7 +181,8 @@ class Intake:
         """Return how many more of each type would be claimed now; none of those without room."""
         free = self.capacity.free
         limits = self._settings.max_concurrent_by_type
-        unfinished = Counter(work.work_type for work in self._unfinished())
+        works = self._caches.works
+        unfinished = Counter(works[name].work_type for name in self._caches.unfinished)
         rooms = {
             each: min(free, limits[each] - unfinished[each]) if each in limits else free
             for each in self._prerequisites.available
@@ -194,25 +193,21 @@ class Intake:
         """Repeat one request until it is answered; its id makes that harmless."""
         pause = FIRST_PAUSE_SECONDS
         while True:
+            await self._held.heard.wait()
             try:
                 return list(await self._client.claim_some(self._agent.id, request))
             except BrokkrError as error:
                 log.warning("claims not answered", error=str(error), seconds=round(pause, 1))
+                if isinstance(error, BrokerUnavailable):
+                    self._held.note_outage()
             await asyncio.sleep(pause * self._jitter())
             pause = min(pause * 2, self._settings.poll_interval_seconds)
 
     def _active(self) -> set[str]:
         """Name what takes up a slot: unfinished resources, and claims without one yet."""
-        works = self._caches.works.cache
-        unfinished = {work.name for work in self._unfinished()}
-        return unfinished | {held.name for held in self._held if held.name not in works}
-
-    def _unfinished(self) -> Iterator[Work]:
-        for resource in self._caches.works.cache.values():
-            with suppress(InvalidWork):  # not ours; it takes no slot
-                work = work_from_resource(resource)
-                if not work.status.phase.is_terminal:
-                    yield work
+        works = self._caches.works
+        without = {held.name for held in self._held if held.name not in works}
+        return self._caches.unfinished | without
 
     async def _write_resources(self) -> None:
         while True:

@@ -26,8 +26,7 @@ from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.errors import KubeConflict, KubeError
 from brokkr.agent.log_fields import about
 from brokkr.agent.metrics import Metrics
-from brokkr.wire.custom_resource import LABEL_WORK, work_from_resource
-from brokkr.work.errors import InvalidWork
+from brokkr.wire.custom_resource import LABEL_WORK
 from brokkr.work.model import Manifest
 
 log = structlog.get_logger()
@@ -79,44 +78,30 @@ class OrphanSweep:
 
     async def sweep(self) -> None:
         """Go through all that there is, once."""
-        for resource, informer in self._caches.made.items():
-            for manifest in list(informer.cache.values()):
-                if self._age(manifest) > self._grace and await self._is_orphan(manifest):
-                    await self._delete(resource, manifest)
-        for manifest in list(self._caches.works.cache.values()):
-            if self._age(manifest) > self._unreported_retention and self._is_foreign(manifest):
-                await self._delete(WORKS, manifest)
+        for resource, manifest in self._caches.objects_made():
+            metadata = manifest["metadata"]
+            age = self._clock() - datetime.fromisoformat(metadata["creationTimestamp"])
+            if age > self._grace and await self._is_orphan(manifest):
+                await self._delete(resource, metadata["name"], metadata["uid"])
+        for name in list(self._caches.unacknowledged):
+            work = self._caches.works[name]
+            if self._clock() - work.created_at > self._unreported_retention and (
+                self._held.broker is not None and self._held.is_from_elsewhere(work)
+            ):
+                log.warning("work of another broker given up", **about(work))
+                await self._delete(WORKS, work.name, work.uid)
 
     async def _is_orphan(self, manifest: Manifest) -> bool:
         name = manifest["metadata"]["labels"][LABEL_WORK]
-        if name in self._caches.works.cache:
+        if name in self._caches.works:
             return False
         # Not in the cache may mean: another agent's, of this namespace.
         return await self._kube.find(WORKS, self._namespace, name) is None
 
-    def _is_foreign(self, manifest: Manifest) -> bool:
-        """Say whether it is a Work of another broker, which this one will not hear of."""
+    async def _delete(self, resource: Resource, name: str, uid: str) -> None:
         try:
-            work = work_from_resource(manifest)
-        except InvalidWork:
-            return False
-        is_known = self._held.broker is None or not self._held.is_from_elsewhere(work)
-        if is_known or work.acknowledged_at is not None:
-            return False
-        log.warning("work of another broker given up", **about(work))
-        return True
-
-    def _age(self, manifest: Manifest) -> timedelta:
-        created_at = datetime.fromisoformat(manifest["metadata"]["creationTimestamp"])
-        return self._clock() - created_at
-
-    async def _delete(self, resource: Resource, manifest: Manifest) -> None:
-        metadata = manifest["metadata"]
-        try:
-            await self._kube.delete(
-                resource, self._namespace, metadata["name"], uid=metadata["uid"]
-            )
+            await self._kube.delete(resource, self._namespace, name, uid=uid)
         except KubeConflict:
             return  # another one of the same name by now
         self._metrics.orphans.inc()
-        log.warning("orphan deleted", resource=str(resource), name=metadata["name"])
+        log.warning("orphan deleted", resource=str(resource), name=name)

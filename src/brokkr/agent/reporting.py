@@ -21,8 +21,8 @@ from brokkr.agent.resources import CLAIM_LOST, CUT_OFF, mark_acknowledged, mark_
 from brokkr.agent.spans import spans_of
 from brokkr.client import BrokerClient
 from brokkr.wire.bodies import CompleteWork, ReleaseWork, ReportProgress
-from brokkr.wire.custom_resource import render_attempts, work_from_resource
-from brokkr.work.errors import ClaimLost, Conflict, InvalidInput, InvalidWork, NotFound
+from brokkr.wire.custom_resource import render_attempts
+from brokkr.work.errors import ClaimLost, Conflict, InvalidInput, NotFound
 from brokkr.work.model import Phase, Work
 from brokkr.work.trace import Span
 
@@ -78,14 +78,10 @@ class Reporting:
         await work_off(self._workqueue, self._report, workers=WORKERS)
 
     async def _report(self, name: str) -> timedelta | None:
-        resource = self._caches.works.cache.get(name) or self._caches.departed_works.get(name)
-        if resource is None:
+        work = self._caches.works.get(name) or self._caches.departed_works.get(name)
+        if work is None:
             self._reported.pop(name, None)
             return None
-        try:
-            work = work_from_resource(resource)
-        except InvalidWork:
-            return None  # the controller has said so in the log
         structlog.contextvars.bind_contextvars(**about(work))
         if work.acknowledged_at is not None:
             return None

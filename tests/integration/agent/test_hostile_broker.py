@@ -6,11 +6,11 @@ between its broker and the cluster.  Each test ends with honest Work, which is e
 """
 
 import asyncio
-import json
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -26,7 +26,6 @@ from brokkr.agent.settings import AgentSettings, WorkCrdSettings, WorkQueueSetti
 from brokkr.local.control_plane import ControlPlane
 from brokkr.wire.bodies import CompleteWork
 from brokkr.wire.custom_resource import ANNOTATION_TRACEPARENT
-from brokkr.work.names import work_name
 from support.cluster import Found, everything
 from support.factories import a_build_template
 from support.hostile_broker import (
@@ -178,13 +177,7 @@ async def stage(control_plane: ControlPlane, impatient: None) -> AsyncIterator[S
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("brokkr.client.TIMEOUT_SECONDS", 1)
     monkeypatch.setattr("brokkr.agent.intake.WAIT_SECONDS", 1.0)
-    monkeypatch.setattr("brokkr.agent.heartbeat.LONGEST_INTERVAL", a_moment())
-
-
-def a_moment() -> Any:
-    from datetime import timedelta  # noqa: PLC0415
-
-    return timedelta(seconds=0.5)
+    monkeypatch.setattr("brokkr.agent.heartbeat.LONGEST_INTERVAL", timedelta(seconds=0.5))
 
 
 async def test_an_honest_claim_through_the_fake_is_executed_and_completed(shared: Stage) -> None:
@@ -510,8 +503,8 @@ async def test_of_a_thousand_claims_no_more_are_taken_than_were_asked_for(stage:
     works, _ = await stage.kube.list(WORKS, stage.namespace)
     assert len(works) == SLOTS
     stage.played.outcome = success
-    for run in list(stage.played.seen.values()):
-        await stage.played.finish(run["metadata"]["name"])
+    for each in list(stage.played.seen.values()):
+        await stage.played.finish(each["metadata"]["name"])
     await stage.executes_honest_work()
 
 

@@ -206,7 +206,7 @@ def test_trap_18_a_users_retention_cannot_erase_a_result_before_it_is_read() -> 
     build, run = render_build(work, 1, BuildDefaults()), render_build_run(work, 1, BuildDefaults())
 
     assert "retention" not in build["spec"]
-    assert run["spec"]["retention"] == {"ttlAfterSucceeded": "1h", "ttlAfterFailed": "24h"}
+    assert run["spec"]["retention"] == {"ttlAfterSucceeded": "3600s", "ttlAfterFailed": "86400s"}
 
 
 def test_trap_19_owner_references_block_nobody_and_templates_bring_none() -> None:

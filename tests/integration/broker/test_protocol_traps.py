@@ -212,6 +212,7 @@ async def test_trap_08_work_that_is_not_due_does_not_stand_before_what_is(queue:
             limit=1,
             depth=1,
             request_id=None,
+            waited=0.0,
             actor="",
         )
 

@@ -78,7 +78,7 @@ async def carry_out(
                     name = attempt_name(work.name, work.attempt)
                     await kube.delete(_resource(handler, handler.executor), work.namespace, name)
                 case DeleteWork():
-                    await _delete(work, kube=kube, caches=caches)
+                    await _delete(work, kube=kube, caches=caches, handlers=handlers)
                     return
     except _Refused as refusal:
         status = _refused(work.status, str(refusal), now=now)
@@ -238,11 +238,13 @@ async def _write_status(work: Work, status: WorkStatus, *, kube: KubeClient) -> 
     )
 
 
-async def _delete(work: Work, *, kube: KubeClient, caches: Caches) -> None:
+async def _delete(
+    work: Work, *, kube: KubeClient, caches: Caches, handlers: Mapping[str, Handler]
+) -> None:
     """Delete the attempts' objects, then the Work; owner references are the backstop."""
-    by_kind = {(each.api_version, each.kind): each for each in caches.made}
+    made = {each.kind: each for handler in handlers.values() for each in handler.kinds}
     for manifest in caches.objects_of(work.name):
-        resource = by_kind.get((manifest["apiVersion"], manifest["kind"]))
+        resource = made.get(manifest["kind"])
         if resource is not None:
             metadata = manifest["metadata"]
             await kube.delete(resource, work.namespace, metadata["name"], uid=metadata["uid"])

@@ -8,8 +8,11 @@ only its own events change it.
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Final
 from uuid import UUID
+
+import structlog
 
 from brokkr.agent.handlers.protocol import Handler
 from brokkr.agent.kinds import (
@@ -24,14 +27,12 @@ from brokkr.agent.kinds import (
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.errors import KubeKindUnknown
 from brokkr.agent.kube.informer import Informer
-from brokkr.wire.custom_resource import (
-    ANNOTATION_ACKNOWLEDGED,
-    LABEL_AGENT,
-    LABEL_WORK,
-    status_from_resource,
-)
-from brokkr.work.model import Manifest, Phase
+from brokkr.wire.custom_resource import LABEL_AGENT, LABEL_WORK, work_from_resource
+from brokkr.work.errors import InvalidWork
+from brokkr.work.model import Manifest, Work
 from brokkr.work.names import work_of_attempt
+
+log = structlog.get_logger()
 
 
 class Caches:
@@ -39,9 +40,10 @@ class Caches:
     Work resources by name, and the objects that belong to each.
 
     Attributes:
-        works: The Work resources of this agent; another agent's are not seen.
-        made: By kind, what handlers make: the objects that are labelled as some Work's.
-        related: By kind, what others make for attempts.
+        works: This agent's Works by name, without the templates of those that are over;
+            another agent's are not seen.
+        unfinished: The names of those that are not over.
+        unacknowledged: The names of those whose end the broker has not taken.
         departed: Objects as they were when they were deleted, by uid, for as long as
             their Work is there: one that had ended is still the end of its attempt.
         departed_works: Finished Works that were deleted before the broker took their
@@ -65,62 +67,57 @@ class Caches:
             on_change: Called with the name of the Work that there is news of.
             on_restart: Called when a watch has to be started over.
         """
+        self.works: dict[str, Work] = {}
+        self.unfinished: set[str] = set()
+        self.unacknowledged: set[str] = set()
+        self.departed: dict[str, Manifest] = {}
+        self.departed_works: dict[str, Work] = {}
         self._on_change = on_change
         self._of_work: dict[str, dict[str, Manifest]] = defaultdict(dict)
-        self.works = Informer(
-            kube,
-            WORKS,
-            namespace,
-            label_selector=f"{LABEL_AGENT}={agent_id}",
-            on_event=self._on_work,
-            keep=_keep_work,
-            on_restart=on_restart,
-        )
 
-        def informer(resource: Resource, label: str, name_of: Callable[[str], str]) -> Informer:
-            def on_event(event: str, manifest: dict[str, Any]) -> None:
-                self._on_object(event, manifest, name_of(manifest["metadata"]["labels"][label]))
-
+        def informer(
+            resource: Resource, selector: str, on_event: Callable[[str, dict[str, Any]], None]
+        ) -> Informer:
             return Informer(
                 kube,
                 resource,
                 namespace,
-                label_selector=label,
+                label_selector=selector,
                 on_event=on_event,
-                keep=_KEEP.get(resource, _without_managed_fields),
+                keep=_identity,
                 on_restart=on_restart,
             )
 
+        def on_object(
+            label: str, name_of: Callable[[str], str]
+        ) -> Callable[[str, dict[str, Any]], None]:
+            def on_event(event: str, manifest: dict[str, Any]) -> None:
+                self._on_object(event, manifest, name_of(manifest["metadata"]["labels"][label]))
+
+            return on_event
+
         handlers = list(handlers)
-        self.made = {
-            each: informer(each, LABEL_WORK, str)
+        self._works = informer(WORKS, f"{LABEL_AGENT}={agent_id}", self._on_work)
+        self._made = {
+            each: informer(each, LABEL_WORK, on_object(LABEL_WORK, str))
             for each in dict.fromkeys(kind for one in handlers for kind in one.kinds)
         }
-        self.related = {
-            each: informer(each.resource, each.label, work_of_attempt)
+        self._related = [
+            informer(each.resource, each.label, on_object(each.label, work_of_attempt))
             for each in dict.fromkeys(kind for one in handlers for kind in one.related)
-        }
-        self.departed: dict[str, Manifest] = {}
-        self.departed_works: dict[str, Manifest] = {}
-
-    @property
-    def informers(self) -> Iterator[Informer]:
-        """Iterate over all that is watched."""
-        yield self.works
-        yield from self.made.values()
-        yield from self.related.values()
+        ]
 
     async def run(self) -> None:
         """Watch for ever."""
         async with asyncio.TaskGroup() as tasks:
-            for informer in self.informers:
-                tasks.create_task(informer.run())
+            for each in (self._works, *self._made.values(), *self._related):
+                tasks.create_task(each.run())
 
     async def until_synced(self) -> None:
         """Wait until all that the cluster serves has been listed once."""
-        await self.works.synced.wait()
-        for informer in (*self.made.values(), *self.related.values()):
-            await informer.settled.wait()
+        await self._works.synced.wait()
+        for each in (*self._made.values(), *self._related):
+            await each.settled.wait()
 
     def check_synced(self, kinds: Iterable[Resource]) -> None:
         """
@@ -130,43 +127,74 @@ class Caches:
             KubeKindUnknown: The cluster does not serve one of them, or not yet again.
         """
         for kind in kinds:
-            if not self.made[kind].synced.is_set():
+            if not self._made[kind].synced.is_set():
                 raise KubeKindUnknown(f"it is not known what there is of {kind}")
+
+    @property
+    def unsynced(self) -> list[Resource]:
+        """Return the kinds of which it is not known what there is."""
+        informers = (self._works, *self._made.values())
+        return [each.resource for each in informers if not each.synced.is_set()]
 
     def objects_of(self, work_name: str) -> list[Manifest]:
         """Return all that there is of this Work's attempts, what others made included."""
         return list(self._of_work.get(work_name, {}).values())
 
-    def count_by_phase(self) -> dict[str, int]:
+    def objects_made(self) -> Iterator[tuple[Resource, Manifest]]:
+        """Iterate over the identities of all objects that handlers have made."""
+        for resource, informer in self._made.items():
+            for manifest in list(informer.cache.values()):
+                yield resource, manifest
+
+    def count_by_phase(self) -> Mapping[str, int]:
         """Count the Works of each phase."""
-        statuses = ((each.get("status") or {}) for each in self.works.cache.values())
-        return Counter(str(each.get("phase", Phase.PENDING.value)) for each in statuses)
+        return Counter(each.status.phase.value for each in self.works.values())
 
     def count_unreported(self) -> int:
         """Count the finished Works whose result the broker has not taken."""
-        there = sum(_is_unreported(each) for each in self.works.cache.values())
-        return there + len(self.departed_works)
+        return len(self.unacknowledged - self.unfinished) + len(self.departed_works)
 
     def _on_work(self, event: str, resource: dict[str, Any]) -> None:
         name = resource["metadata"]["name"]
+        self.unfinished.discard(name)
+        self.unacknowledged.discard(name)
+        before = self.works.pop(name, None)
         if event == "DELETED":
             for uid, manifest in list(self.departed.items()):
                 if _work_of(manifest) == name:
                     del self.departed[uid]
-            if _is_unreported(resource):
-                self.departed_works[name] = resource
+            work = before if "spec" not in resource else self._read(resource)
+            if work is not None and _is_unreported(work):
+                self.departed_works[name] = work
+        elif (work := self._read(resource)) is not None:
+            self.works[name] = work
+            if not work.status.phase.is_terminal:
+                self.unfinished.add(name)
+            if work.acknowledged_at is None:
+                self.unacknowledged.add(name)
         self._on_change(name)
+
+    def _read(self, resource: dict[str, Any]) -> Work | None:
+        try:
+            work = work_from_resource(resource)
+        except InvalidWork as error:
+            name = resource["metadata"]["name"]
+            log.warning("work resource ignored", work=name, error=str(error))
+            return None
+        # Of a Work that is over nothing will be made again.
+        return replace(work, template={}) if work.status.phase.is_terminal else work
 
     def _on_object(self, event: str, manifest: dict[str, Any], work_name: str) -> None:
         uid = manifest["metadata"]["uid"]
-        if event != "DELETED":
-            self._of_work[work_name][uid] = manifest
-        else:
-            self._of_work[work_name].pop(uid, None)
-            if not self._of_work[work_name]:
-                del self._of_work[work_name]
-            if _work_of(manifest) == work_name and work_name in self.works.cache:
-                self.departed[uid] = manifest
+        before = self._of_work[work_name].pop(uid, None)
+        # An object that vanished while nobody watched comes without all that it said.
+        now = before if "kind" not in manifest else _KEEP.get(manifest["kind"], _all)(manifest)
+        if event != "DELETED" and now is not None:
+            self._of_work[work_name][uid] = now
+        elif now is not None and _work_of(now) == work_name and work_name in self.works:
+            self.departed[uid] = now
+        if not self._of_work[work_name]:
+            del self._of_work[work_name]
         self._on_change(work_name)
 
 
@@ -175,53 +203,47 @@ def _work_of(manifest: Manifest) -> str | None:
     return name
 
 
-def _is_unreported(resource: Manifest) -> bool:
-    annotations = resource["metadata"].get("annotations") or {}
-    status = status_from_resource(resource.get("status") or {})
-    return status.phase.is_terminal and ANNOTATION_ACKNOWLEDGED not in annotations
+def _is_unreported(work: Work) -> bool:
+    return work.status.phase.is_terminal and work.acknowledged_at is None
+
+
+def _identity(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Keep what tells an object from others, and whose it is."""
+    kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp", "labels")
+    metadata = manifest["metadata"]
+    return {"metadata": {field: metadata[field] for field in kept if field in metadata}}
 
 
 # What is remembered of each kind: with thousands of Works, what nobody reads would be most
 # of the agent's memory.
 
 
-def _without_managed_fields(manifest: dict[str, Any]) -> dict[str, Any]:
+def _all(manifest: dict[str, Any]) -> dict[str, Any]:
     metadata = {k: v for k, v in manifest["metadata"].items() if k != "managedFields"}
     return {**manifest, "metadata": metadata}
 
 
-def _keep_work(work: dict[str, Any]) -> dict[str, Any]:
-    """Forget the template of a Work that is over: nothing will be made of it again."""
-    work = _without_managed_fields(work)
-    status = work.get("status") or {}
-    if status.get("completionTime") is None or not isinstance(work.get("spec"), dict):
-        return work
-    return {**work, "spec": {**work["spec"], "template": {}}}
+def _of_build(build: dict[str, Any]) -> dict[str, Any]:
+    kept = _all(build)
+    return {**kept, "spec": _of_build_spec(kept.get("spec"))}
 
 
-def _keep_build(build: dict[str, Any]) -> dict[str, Any]:
-    kept = _without_managed_fields(build)
-    return {**kept, "spec": _keep_build_spec(kept.get("spec"))}
-
-
-def _keep_build_spec(spec: Any) -> dict[str, Any]:
+def _of_build_spec(spec: Any) -> dict[str, Any]:
     """Keep what a verdict depends on."""
     given = spec if isinstance(spec, dict) else {}
     return {key: value for key, value in given.items() if key in ("output", "timeout")}
 
 
-def _keep_build_run(run: dict[str, Any]) -> dict[str, Any]:
-    kept = _without_managed_fields(run)
+def _of_build_run(run: dict[str, Any]) -> dict[str, Any]:
+    kept = _all(run)
     status = kept.get("status")
     if not isinstance(status, dict) or "buildSpec" not in status:
         return kept
-    spec = _keep_build_spec(status["buildSpec"])
-    return {**kept, "status": {**status, "buildSpec": spec}}
+    return {**kept, "status": {**status, "buildSpec": _of_build_spec(status["buildSpec"])}}
 
 
-def _keep_executor(run: dict[str, Any]) -> dict[str, Any]:
-    kept = _without_managed_fields(run)
-    kept.pop("spec", None)
+def _of_executor(run: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in _all(run).items() if key != "spec"}
     status = kept.get("status")
     if not isinstance(status, dict):
         return kept
@@ -229,17 +251,14 @@ def _keep_executor(run: dict[str, Any]) -> dict[str, Any]:
     return {**kept, "status": {k: v for k, v in status.items() if k not in left_out}}
 
 
-def _keep_config_map(config_map: dict[str, Any]) -> dict[str, Any]:
-    kept = _without_managed_fields(config_map)
-    kept.pop("data", None)
-    kept.pop("binaryData", None)
-    return kept
+def _without_data(config_map: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in _all(config_map).items() if k not in ("data", "binaryData")}
 
 
-_KEEP: Final[Mapping[Resource, Callable[[dict[str, Any]], dict[str, Any]]]] = {
-    BUILDS: _keep_build,
-    BUILD_RUNS: _keep_build_run,
-    TASK_RUNS: _keep_executor,
-    PIPELINE_RUNS: _keep_executor,
-    CONFIG_MAPS: _keep_config_map,
+_KEEP: Final[Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]]] = {
+    BUILDS.kind: _of_build,
+    BUILD_RUNS.kind: _of_build_run,
+    TASK_RUNS.kind: _of_executor,
+    PIPELINE_RUNS.kind: _of_executor,
+    CONFIG_MAPS.kind: _without_data,
 }

@@ -23,7 +23,6 @@ from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.errors import KubeError
 from brokkr.agent.log_fields import about
 from brokkr.agent.metrics import Metrics
-from brokkr.work.errors import InvalidWork
 from brokkr.work.model import Phase, Work, WorkStatus
 
 log = structlog.get_logger()
@@ -78,9 +77,13 @@ class Controller:
             tasks.create_task(work_off(self.workqueue, self.reconcile, workers=WORKERS))
 
     async def _resync(self) -> None:
-        """Look at everything every so often: the floor under lost watch events."""
+        """
+        Look at all that is not reported every so often: the floor under lost watch events.
+
+        What is reported waits for its deletion; that is in the queue for when it is due.
+        """
         while True:
-            for name in self._caches.works.cache:
+            for name in self._caches.unacknowledged:
                 self.workqueue.add(name)
             await asyncio.sleep(self._resync_interval.total_seconds())
 
@@ -97,13 +100,7 @@ class Controller:
             return await self._reconcile(name)
 
     async def _reconcile(self, name: str) -> timedelta | None:
-        try:
-            seen = await observe(
-                name, kube=self._kube, caches=self._caches, handlers=self._handlers
-            )
-        except InvalidWork as error:
-            log.warning("work resource ignored", work=name, error=str(error))
-            return None
+        seen = await observe(name, kube=self._kube, caches=self._caches, handlers=self._handlers)
         if seen is None:  # deleted meanwhile
             self.last_looked_at.pop(name, None)
             self._steps.pop(name, None)

@@ -33,7 +33,6 @@ from brokkr.wire.custom_resource import (
     LABEL_ROUND,
     LABEL_WORK,
     LABEL_WORK_ID,
-    work_from_resource,
 )
 from brokkr.work.errors import InvalidWork
 from brokkr.work.model import Manifest, Work
@@ -55,13 +54,11 @@ async def observe(
     Look at one Work; None if there is no such resource.
 
     Raises:
-        InvalidWork: There is one that no claim of Brokkr's made.
         KubeError: The API server had to be asked, and did not answer.
     """
-    resource = caches.works.cache.get(name)
-    if resource is None:
+    work = caches.works.get(name)
+    if work is None:
         return None
-    work = work_from_resource(resource)
     handler = handlers.get(work.work_type)
     if handler is None:
         return Seen(work=work, verdict=own_failure(UNKNOWN_WORK_TYPE, repr(work.work_type)))

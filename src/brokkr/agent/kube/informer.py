@@ -72,7 +72,8 @@ class Informer:
 
     Args:
         on_event: Called after each change of the cache, with ADDED, MODIFIED or DELETED
-            and the object.  It must be quick and must not raise.
+            and the object, whole; but of one that vanished while nobody watched, with what
+            was kept of it.  It must be quick and must not raise.
         keep: Makes of an object what is worth caching; name, uid and resource version are.
         on_restart: Called with the kind each time a watch broke or must begin with a list.
 
@@ -178,12 +179,11 @@ class Informer:
         self.settled.set()
 
     def _take(self, kind: str, manifest: dict[str, Any]) -> None:
-        kept = self._keep(manifest)
         if kind == "DELETED":
             self.cache.pop(self._key(manifest), None)
         else:
-            self.cache[self._key(manifest)] = kept
-        self._on_event(kind, kept)
+            self.cache[self._key(manifest)] = self._keep(manifest)
+        self._on_event(kind, manifest)
 
     def _key(self, manifest: dict[str, Any]) -> str:
         metadata = manifest["metadata"]

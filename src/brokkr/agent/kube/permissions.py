@@ -71,10 +71,15 @@ def render_role(namespace: str) -> tuple[Rule, ...]:
         ),
         Rule(
             group="shipwright.io",
-            resources=("builds", "buildruns"),
+            resources=("builds",),
+            verbs=("get", "list", "watch", "create", "delete"),
+            why="The Build of an attempt: made, watched, never changed, and deleted with its Work.",
+        ),
+        Rule(
+            group="shipwright.io",
+            resources=("buildruns",),
             verbs=("get", "list", "watch", "create", "patch", "delete"),
-            why="The objects of an attempt: made, watched, cancelled by a patch, and deleted "
-            "with their Work.",
+            why="The BuildRun of an attempt: cancelled by a patch.",
         ),
         Rule(
             group="shipwright.io",

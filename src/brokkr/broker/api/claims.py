@@ -81,6 +81,8 @@ async def claim_some_work(
 ) -> Claims:
     """Claim the first few Works for this agent, and wait for some if there is none."""
     agent.check_is(ref)
+    clock = asyncio.get_running_loop().time
+    began = clock()
 
     async def look() -> list[ClaimedWork]:
         async with transaction(broker.pool) as db:
@@ -90,6 +92,7 @@ async def claim_some_work(
                 types=body.types,
                 limit=body.max,
                 request_id=body.request_id,
+                waited=timedelta(seconds=clock() - began),
             )
 
     claimed = await _wait_for(

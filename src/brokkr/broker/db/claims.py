@@ -120,8 +120,14 @@ async def claim_some_work(
     types: Sequence[str] | None = None,
     limit: int = 1,
     request_id: UUID | None = None,
+    waited: timedelta = timedelta(0),
 ) -> list[ClaimedWork]:
-    """Claim the first few Works for an agent; a repeated ``request_id`` gets the same ones."""
+    """
+    Claim the first few Works for an agent; a repeated ``request_id`` gets the same ones.
+
+    Args:
+        waited: For how long it has been asking; what it has lost meanwhile it does not get.
+    """
     earlier = await _requested_before(db, agent_id=by.id, request_id=request_id)
     if earlier is not None:
         return earlier
@@ -135,6 +141,7 @@ async def claim_some_work(
             limit=limit,
             depth=depth,
             request_id=request_id,
+            waited=waited.total_seconds(),
             actor=by.actor,
         )
         claimed = [_claimed(row) for row in rows if row["id"] is not None]

@@ -40,7 +40,8 @@ async def release_stale_claims(
                 db, max_lost_claims=max_lost_claims, limit=_BATCH
             )
             await work_queue.mark_swept(db)
-        dispatcher.announce(lanes)
+        # Twice: the one that is woken may be the one that has lost it, who does not get it.
+        dispatcher.announce([*lanes, *lanes])
         for claim in lost:
             metrics.lost_claims.inc()
             if claim.outcome is not None:

@@ -306,15 +306,16 @@ async def test_a_stale_cache_starts_nothing(
 ) -> None:
     name = await a_claimed_work(agent_kube, namespace)
     async with watching(agent_kube, namespace) as (caches, controller):
-        old = caches.works.cache[name]
-        finished = {**old, "status": {"phase": "Succeeded", "retries": 0}}
+        old = caches.works[name]
+        live = await kube.get(WORKS, namespace, name)
+        finished = {**live, "status": {"phase": "Succeeded", "retries": 0}}
         await kube.replace_status(WORKS, namespace, finished)
 
         async def has_heard() -> bool:
-            return caches.works.cache[name] != old
+            return caches.works[name] != old
 
         await eventually(has_heard)
-        caches.works.cache[name] = old
+        caches.works[name] = old
         with pytest.raises(Exception, match="has changed"):
             await controller.reconcile(name)
 

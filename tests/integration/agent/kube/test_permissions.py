@@ -85,7 +85,6 @@ list pipelineruns.tekton.dev
 list taskruns.tekton.dev
 list works.brokkr.io
 patch buildruns.shipwright.io
-patch builds.shipwright.io
 patch works.brokkr.io
 update works/status.brokkr.io
 watch buildruns.shipwright.io

@@ -513,6 +513,30 @@ async def test_a_lost_claim_that_nobody_took_is_revived(queue: Queue, report: Re
     assert (await queue.complete(claim, by=agent)).status is WorkState.SUCCEEDED
 
 
+async def test_a_request_that_waits_does_not_get_what_its_own_agent_lost_meanwhile(
+    queue: Queue,
+) -> None:
+    """Who waits may be cut off, and still execute it; a heartbeat revives the claim."""
+    loser, other = await queue.an_agent(), await queue.an_agent()
+    work_id = await queue.submit()
+    lost = await queue.claim(work_id, by=loser)
+    await queue.lose(lost)
+
+    assert await queue.claim_some(loser, waited=timedelta(seconds=30)) == []
+    [taken] = await queue.claim_some(other, waited=timedelta(seconds=30))
+    assert taken.work_id == work_id
+
+
+async def test_the_next_request_of_who_has_lost_it_may_have_it(queue: Queue) -> None:
+    agent = await queue.an_agent()
+    lost = await queue.claim(await queue.submit(), by=agent)
+    await queue.lose(lost)
+    await queue.later(timedelta(seconds=1))
+
+    [again] = await queue.claim_some(agent)
+    assert (again.work_id, again.round) == (lost.work_id, 2)
+
+
 async def test_a_completion_is_accepted_for_a_lost_claim_that_nobody_took(queue: Queue) -> None:
     agent = await queue.an_agent()
     work_id = await queue.submit()

@@ -57,6 +57,7 @@ async def _claim_some_work(db: Connection, attempt: Attempt) -> Rows:
         limit=10,
         depth=10,
         request_id=None,
+        waited=0.0,
         actor="",
     )
     return [row for row in rows if row["id"] is not None]

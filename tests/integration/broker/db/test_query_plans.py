@@ -101,6 +101,7 @@ BOUNDED: Final[dict[str, dict[str, Case]]] = {
             "limit": 1,
             "depth": 1,
             "request_id": None,
+            "waited": 0.0,
             "actor": "",
         },
         "ten of a type": lambda deep: {
@@ -109,6 +110,7 @@ BOUNDED: Final[dict[str, dict[str, Case]]] = {
             "limit": 10,
             "depth": 10,
             "request_id": uuid4(),
+            "waited": 30.0,
             "actor": "",
         },
     },

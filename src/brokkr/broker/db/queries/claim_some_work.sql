@@ -5,6 +5,9 @@
 -- nothing locked that they do not take.  What was taken meanwhile is skipped.  If all that
 -- was `seen` is being taken by others, the caller looks deeper.
 --
+-- What the agent itself has lost while it waited is not for this request: who waits may be cut
+-- off and still execute it.  A heartbeat revives that claim, and the next request may have it.
+--
 -- The agent's row is locked first: its deletion or drain is either seen here, or waits and
 -- then finds what was claimed.  What the agent has declared unavailable it does not get.
 WITH me AS (
@@ -37,6 +40,12 @@ WITH me AS (
      WHERE work.id = ANY (ARRAY(SELECT id FROM head))
        AND work.status = 'PENDING'
        AND work.is_due
+       AND NOT EXISTS (
+           SELECT FROM work_claims AS lapsed
+            WHERE lapsed.claim_id = work.claim_id
+              AND lapsed.agent_id = :agent_id
+              AND lapsed.ended_at > now() - make_interval(secs => :waited)
+       )
      ORDER BY work.priority DESC, work.seq
      LIMIT :limit
        FOR UPDATE SKIP LOCKED
