@@ -7,7 +7,7 @@ between its broker and the cluster.  Each test ends with honest Work, which is e
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -167,17 +167,20 @@ async def shared(control_plane: ControlPlane) -> AsyncIterator[Stage]:
 
 
 @pytest.fixture
-async def stage(control_plane: ControlPlane, impatient: None) -> AsyncIterator[Stage]:
-    """A stage of the test's own, whose agent does not wait long for answers."""
+async def stage(control_plane: ControlPlane) -> AsyncIterator[Stage]:
+    """A stage of the test's own."""
     async with a_stage(control_plane) as stage:
         yield stage
 
 
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("brokkr.client.TIMEOUT_SECONDS", 1)
-    monkeypatch.setattr("brokkr.agent.intake.WAIT_SECONDS", 1.0)
-    monkeypatch.setattr("brokkr.agent.heartbeat.LONGEST_INTERVAL", timedelta(seconds=0.5))
+@pytest.fixture(scope="module", autouse=True)
+def impatience() -> Iterator[None]:
+    """Let the agents here wait for a second where others wait for half a minute."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("brokkr.client.TIMEOUT_SECONDS", 1)
+        patch.setattr("brokkr.agent.intake.WAIT_SECONDS", 1.0)
+        patch.setattr("brokkr.agent.heartbeat.LONGEST_INTERVAL", timedelta(seconds=0.5))
+        yield
 
 
 async def test_an_honest_claim_through_the_fake_is_executed_and_completed(shared: Stage) -> None:
@@ -438,13 +441,14 @@ async def test_what_is_odd_about_a_claim_and_does_not_matter_is_passed_over(
     ids=str,
 )
 async def test_an_answer_with_a_claim_that_cannot_be_one_is_no_answer(
-    stage: Stage, field: Json
+    shared: Stage, field: Json
 ) -> None:
-    stage.broker.change("claim", lambda _: {"claims": [a_claim(**field)]})
-    await stage.broker.is_asked("claim", times=2)
+    before = await shared.made()
+    shared.broker.change("claim", lambda _: {"claims": [a_claim(**field)]})
+    await shared.broker.is_asked("claim", times=2)
 
-    assert await stage.made() == frozenset()
-    await stage.executes_honest_work()
+    assert await shared.made() == before
+    await shared.executes_honest_work()
 
 
 async def test_one_claim_id_on_two_works_is_one_claim(stage: Stage) -> None:
@@ -542,43 +546,43 @@ async def test_no_more_claims_are_held_than_there_are_slots_whatever_a_heartbeat
     await stage.executes_honest_work()
 
 
-async def test_all_claims_that_a_heartbeat_calls_lost_are_stopped(stage: Stage) -> None:
-    stage.played.outcome = never
+async def test_all_claims_that_a_heartbeat_calls_lost_are_stopped(shared: Stage) -> None:
+    shared.played.outcome = never
     claim = a_claim()
-    stage.broker.offer(claim)
-    await is_running(stage, claim)
+    shared.broker.offer(claim)
+    await is_running(shared, claim)
 
     def lose(honest: Json) -> Json:
         lost = [*(each["claim_id"] for each in honest["renewed"]), *map(str, (uuid4(), uuid4()))]
         return {**honest, "renewed": [], "lost": lost}
 
-    stage.broker.change("heartbeat", lose)
+    shared.broker.change("heartbeat", lose)
 
     async def is_stopped() -> bool:
-        work = await stage.kube.get(WORKS, stage.namespace, f"work-{claim['id']}-r1")
+        work = await shared.kube.get(WORKS, shared.namespace, f"work-{claim['id']}-r1")
         return bool((work.get("status") or {}).get("phase") == "Cancelled")
 
     await eventually(is_stopped)
-    stage.played.outcome = success
-    await stage.executes_honest_work()
+    shared.played.outcome = success
+    await shared.executes_honest_work()
 
 
-async def test_a_heartbeat_that_cancels_everything_is_obeyed(stage: Stage) -> None:
-    stage.played.outcome = never
+async def test_a_heartbeat_that_cancels_everything_is_obeyed(shared: Stage) -> None:
+    shared.played.outcome = never
     claim = a_claim()
-    stage.broker.offer(claim)
-    await is_running(stage, claim)
+    shared.broker.offer(claim)
+    await is_running(shared, claim)
 
     def cancel(honest: Json) -> Json:
         renewed = [{**each, "cancel_requested": True} for each in honest["renewed"]]
         return {**honest, "renewed": renewed}
 
-    stage.broker.change("heartbeat", cancel)
-    body = await stage.broker.completed(claim)
+    shared.broker.change("heartbeat", cancel)
+    body = await shared.broker.completed(claim)
 
     assert body.ended_as == "cancelled"
-    stage.played.outcome = success
-    await stage.executes_honest_work()
+    shared.played.outcome = success
+    await shared.executes_honest_work()
 
 
 async def test_a_broker_that_is_another_one_each_time_stops_nothing(stage: Stage) -> None:
@@ -611,19 +615,19 @@ async def test_a_broker_that_is_another_one_each_time_stops_nothing(stage: Stage
     ids=str,
 )
 async def test_a_heartbeat_answered_with_nonsense_changes_nothing(
-    stage: Stage, answer: Any
+    shared: Stage, answer: Any
 ) -> None:
-    stage.played.outcome = never
+    shared.played.outcome = never
     claim = a_claim()
-    stage.broker.offer(claim)
-    await is_running(stage, claim)
-    stage.broker.change("heartbeat", lambda _: answer)
-    await stage.broker.is_asked("heartbeat", times=2)
-    stage.broker.be_honest()
-    await stage.played.finish(f"work-{claim['id']}-r1-a1")
+    shared.broker.offer(claim)
+    await is_running(shared, claim)
+    shared.broker.change("heartbeat", lambda _: answer)
+    await shared.broker.is_asked("heartbeat", times=2)
+    shared.broker.be_honest()
+    await shared.played.finish(f"work-{claim['id']}-r1-a1")
 
-    assert (await stage.broker.completed(claim)).ended_as == "succeeded"
-    await stage.executes_honest_work()
+    assert (await shared.broker.completed(claim)).ended_as == "succeeded"
+    await shared.executes_honest_work()
 
 
 # -- answers that are none
@@ -672,38 +676,41 @@ ANSWERS: dict[str, Answer] = {
 
 
 @pytest.mark.parametrize("what", ANSWERS)
-async def test_an_answer_that_is_none_costs_time_and_not_the_agent(stage: Stage, what: str) -> None:
-    """All endpoints at once answer like this, in the middle of an execution."""
-    stage.played.outcome = never
+async def test_an_answer_that_is_none_costs_time_and_not_the_agent(
+    shared: Stage, what: str
+) -> None:
+    """All endpoints answer like this, in the middle of an execution; the heartbeat last."""
+    shared.played.outcome = never
     claim = a_claim()
-    stage.broker.offer(claim)
-    await is_running(stage, claim)
-    for endpoint in ("heartbeat", "claim", "progress", "complete", "release"):
-        stage.broker.answer(endpoint, ANSWERS[what])
-    await stage.played.finish(f"work-{claim['id']}-r1-a1")
-    await stage.broker.is_asked("complete", within=30)
-    await stage.broker.is_asked("heartbeat", within=30)
-    await stage.broker.is_asked("claim", within=30)
+    shared.broker.offer(claim)
+    await is_running(shared, claim)
+    for endpoint in ("claim", "progress", "complete", "release"):
+        shared.broker.answer(endpoint, ANSWERS[what])
+    await shared.played.finish(f"work-{claim['id']}-r1-a1")
+    await shared.broker.is_asked("complete")
+    await shared.broker.is_asked("claim")
+    shared.broker.answer("heartbeat", ANSWERS[what])
+    await shared.broker.is_asked("heartbeat", times=2)
 
-    assert not stage.agent.done()
-    await stage.executes_honest_work()
+    assert not shared.agent.done()
+    await shared.executes_honest_work()
 
 
 @pytest.mark.parametrize("what", ["400", "401", "403", "404", "409", "422 of a Work", "429", "500"])
 async def test_a_refusal_that_the_broker_does_not_take_is_no_end_of_the_agent(
-    stage: Stage, what: str
+    shared: Stage, what: str
 ) -> None:
     claim = a_claim(round=0)
-    stage.broker.answer("complete", ANSWERS[what])
-    stage.broker.offer(claim)
-    await stage.broker.is_asked("complete")
-    await stage.broker.is_asked("heartbeat", times=2)
+    shared.broker.answer("complete", ANSWERS[what])
+    shared.broker.offer(claim)
+    await shared.broker.is_asked("complete")
+    await shared.broker.is_asked("heartbeat", times=2)
 
-    assert not stage.agent.done()
-    await stage.executes_honest_work()
+    assert not shared.agent.done()
+    await shared.executes_honest_work()
 
 
-async def test_the_key_goes_nowhere_that_the_broker_sends_the_agent(stage: Stage) -> None:
+async def test_the_key_goes_nowhere_that_the_broker_sends_the_agent(shared: Stage) -> None:
     elsewhere: list[str] = []
 
     async def note(request: web.Request) -> web.StreamResponse:
@@ -715,14 +722,14 @@ async def test_the_key_goes_nowhere_that_the_broker_sends_the_agent(stage: Stage
     async with served(app) as url:
         for status in (301, 302, 303, 307, 308):
             for endpoint in ("heartbeat", "claim"):
-                stage.broker.answer(
+                shared.broker.answer(
                     endpoint, says(status=status, headers={"Location": f"{url}/api/v1"})
                 )
-            await stage.broker.is_asked("claim", times=2)
-            await stage.broker.is_asked("heartbeat")
+            await shared.broker.is_asked("claim", times=2)
+            await shared.broker.is_asked("heartbeat")
 
     assert elsewhere == []
-    await stage.executes_honest_work()
+    await shared.executes_honest_work()
 
 
 async def test_renewals_of_claims_that_were_never_listed_are_no_claims(stage: Stage) -> None:
