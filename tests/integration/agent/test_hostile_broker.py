@@ -687,9 +687,10 @@ async def test_an_answer_that_is_none_costs_time_and_not_the_agent(
     await is_running(shared, claim)
     for endpoint in ("claim", "progress", "complete", "release"):
         shared.broker.answer(endpoint, ANSWERS[what])
-    await shared.played.finish(f"work-{claim['id']}-r1-a1")
-    await shared.broker.is_asked("complete")
-    await shared.broker.is_asked("claim")
+    async with asyncio.TaskGroup() as waiting:
+        waiting.create_task(shared.broker.is_asked("complete"))
+        waiting.create_task(shared.broker.is_asked("claim"))
+        waiting.create_task(shared.played.finish(f"work-{claim['id']}-r1-a1"))
     shared.broker.answer("heartbeat", ANSWERS[what])
     await shared.broker.is_asked("heartbeat", times=2)
 
