@@ -8,7 +8,6 @@ one until it is answered: the broker then gives the same claims again.
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Container
-from contextlib import suppress
 from uuid import uuid4
 
 import structlog
@@ -131,6 +130,10 @@ class Intake:
             version=__version__,
         )
 
+    def note_free_slot(self) -> None:
+        """Have it looked whether more can be claimed."""
+        self._news.set()
+
     async def release_untouched(self) -> None:
         """Give back what nothing was made of yet, so that others need not wait for it."""
         for held in self._held:
@@ -150,10 +153,7 @@ class Intake:
             self._news.clear()
             free = self._free_by_type()
             if not free:
-                # A slot may become free without any news: a claim may be over that has no Work.
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(self._settings.poll_interval_seconds):
-                        await self._news.wait()
+                await self._news.wait()
                 continue
             # An answer may be all of one type: it must not be more than that has room for.
             request = ClaimSome(
@@ -252,25 +252,34 @@ class Intake:
     async def _refuse(self, held: HeldClaim, error: InvalidWork) -> None:
         """Tell the broker at once: there will never be a resource to report from."""
         log.warning("work refused", error=str(error))
-        await complete_without_resource(self._client, held, f"WorkRefused: {error}")
-        self._held.drop(held.claim_id)
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                await complete_without_resource(self._client, held, f"WorkRefused: {error}")
+            except (BrokerUnavailable, LimitReached):
+                await asyncio.sleep(pause * self._jitter())
+                pause = min(pause * 2, WAIT_SECONDS)
+                continue
+            self._held.drop(held.claim_id)
+            return
 
 
 async def complete_without_resource(client: BrokerClient, held: HeldClaim, message: str) -> None:
-    """Complete a claim as failed that no Work resource can speak for."""
-    pause = FIRST_PAUSE_SECONDS
+    """
+    Complete a claim as failed that no Work resource can speak for.
+
+    Raises:
+        BrokerUnavailable: It is not known whether the broker has heard of it.
+        LimitReached: The broker will not hear of it now.
+    """
     body = CompleteWork(claim_id=held.claim_id, outcome="failed", message=message[:4096])
-    while True:
-        try:
-            await client.complete_work(held.work_id, body, trace=held.span)
-        except (BrokerUnavailable, LimitReached):
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, WAIT_SECONDS)
-            continue
-        except BrokkrError as error:
-            # Nothing was made of it: when its lease has run out the broker knows, too.
-            log.warning("completion not taken", error=str(error))
-        return
+    try:
+        await client.complete_work(held.work_id, body, trace=held.span)
+    except (BrokerUnavailable, LimitReached):
+        raise
+    except BrokkrError as error:
+        # Nothing was made of it: when its lease has run out the broker knows, too.
+        log.warning("completion not taken", error=str(error))
 
 
 def _known(work_type: str, types: Container[str]) -> str:

@@ -734,7 +734,6 @@ async def test_the_key_goes_nowhere_that_the_broker_sends_the_agent(shared: Stag
     await shared.executes_honest_work()
 
 
-@pytest.mark.xfail(reason="a heartbeat confirms claims that it did not list", strict=True)
 async def test_renewals_of_claims_that_were_never_listed_are_no_claims(stage: Stage) -> None:
     strangers = [a_renewal(a_claim()) for _ in range(50)]
     stage.broker.change(
