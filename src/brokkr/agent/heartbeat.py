@@ -168,10 +168,11 @@ class Heart:
 
     async def _take_losses(self, lost: Sequence[UUID], works: Mapping[str, Work]) -> None:
         """Stop what the broker has given to somebody else; its result counts no more."""
-        for claim_id in lost:
+        gone = set(lost)
+        for claim_id in gone:
             self._held.drop(claim_id)
         for work in works.values():
-            if work.claim.claim_id not in lost:
+            if work.claim.claim_id not in gone:
                 continue
             if self._held.is_from_elsewhere(work):
                 log.warning("claim of another broker left alone", **about(work))
