@@ -149,6 +149,7 @@ class Intake:
             log.info("work released", **fields)
 
     async def _claim(self) -> None:
+        clock = asyncio.get_running_loop().time
         while True:
             self._news.clear()
             free = self._free_by_type()
@@ -162,6 +163,7 @@ class Intake:
                 types=sorted(free),
                 request_id=uuid4(),
             )
+            asked_at = clock()
             claims = await self._ask(request)
             if len(claims) > request.max:
                 log.warning("more claims than asked for", count=len(claims))
@@ -173,7 +175,7 @@ class Intake:
                 taken += 1
                 self._metrics.claims.labels(_known(claim.work_type, free)).inc()
                 log.info("work claimed", **about_claim(claim.id, round=claim.round, span=held.span))
-            if not taken:
+            if not taken and clock() - asked_at < FIRST_PAUSE_SECONDS:
                 # A broker that makes nobody wait must not be asked all the time.
                 await asyncio.sleep(FIRST_PAUSE_SECONDS * self._jitter())
 
