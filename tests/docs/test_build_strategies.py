@@ -1,0 +1,130 @@
+"""
+The strategies in ``deploy`` are of the form that Shipwright's API has, and whole.
+
+What a step refers to is declared, or is one of the names that Shipwright provides.
+"""
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import yaml
+from pydantic import BaseModel, ConfigDict, Field
+
+FOLDER = Path(__file__).parents[2] / "deploy" / "build-strategies"
+FILES = sorted(FOLDER.glob("*.yaml"))
+
+REFERENCE = re.compile(r"\$\((params|results)\.([\w-]+)(\[\*\]|\.path)?\)")
+PROVIDED = {
+    "params": {
+        "shp-source-root",
+        "shp-source-context",
+        "shp-output-directory",
+        "shp-output-image",
+        "shp-output-insecure",
+    },
+    "results": {"shp-error-reason", "shp-error-message", "shp-image-digest", "shp-image-size"},
+}
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Parameter(Strict):
+    name: str
+    description: str
+    type: Literal["string", "array"] = "string"
+    default: str | None = None
+    defaults: list[str] | None = None
+
+
+class Volume(Strict):
+    name: str
+    description: str = ""
+    overridable: bool = False
+    emptyDir: dict[str, Any] | None = None
+
+
+class Variable(Strict):
+    name: str
+    value: str
+
+
+class Mount(Strict):
+    name: str
+    mountPath: str
+
+
+class Step(Strict):
+    """What of a Kubernetes container a step has."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
+    image: str
+    workingDir: str = ""
+    command: list[str]
+    args: list[str] = []
+    env: list[Variable] = []
+    resources: dict[Literal["requests", "limits"], dict[str, str]] = {}
+    securityContext: dict[str, Any]
+    volumeMounts: list[Mount] = []
+
+
+class User(Strict):
+    runAsUser: int
+    runAsGroup: int
+
+
+class Spec(Strict):
+    securityContext: User
+    parameters: list[Parameter] = []
+    volumes: list[Volume] = []
+    steps: list[Step] = Field(min_length=1)
+
+
+class Metadata(Strict):
+    name: str
+
+
+class Strategy(Strict):
+    apiVersion: Literal["shipwright.io/v1beta1"]
+    kind: Literal["ClusterBuildStrategy"]
+    metadata: Metadata
+    spec: Spec
+
+
+def the_strategy(file: Path) -> Strategy:
+    return Strategy.model_validate(yaml.safe_load(file.read_text()))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda path: path.stem)
+def test_a_strategy_has_the_form_of_shipwright_s_api_and_the_name_of_its_file(file: Path) -> None:
+    assert the_strategy(file).metadata.name == file.stem
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda path: path.stem)
+def test_what_a_strategy_refers_to_is_declared(file: Path) -> None:
+    spec = the_strategy(file).spec
+    arrays = {each.name for each in spec.parameters if each.type == "array"}
+    declared = {"params": {each.name for each in spec.parameters}, "results": set[str]()}
+    missing = [
+        name
+        for kind, name, _ in REFERENCE.findall(file.read_text())
+        if name not in PROVIDED[kind] | declared[kind]
+    ]
+    expanded = {name for _, name, how in REFERENCE.findall(file.read_text()) if how == "[*]"}
+    mounted = {mount.name for step in spec.steps for mount in step.volumeMounts}
+
+    assert missing == []
+    assert expanded == arrays
+    assert mounted == {each.name for each in spec.volumes}
+
+
+def test_the_rootless_strategy_is_not_run_by_root_nor_privileged() -> None:
+    rootless = the_strategy(FOLDER / "buildah-rootless.yaml").spec
+    rootful = the_strategy(FOLDER / "buildah-rootful.yaml").spec
+
+    assert rootless.securityContext.runAsUser != 0
+    assert not any(step.securityContext.get("privileged") for step in rootless.steps)
+    assert rootful.securityContext.runAsUser == 0
