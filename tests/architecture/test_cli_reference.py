@@ -19,8 +19,8 @@ REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "cli.md"
 HEAD = """\
 # The command line
 
-`brokkr NOUN VERB`. Each command says the same with `--help`, and `brokkr --version` prints the version.
-Answers go to standard output, everything else to standard error.
+`brokkr NOUN VERB`. Each command says the same with `--help`, and `brokkr --version` prints the
+version. Answers go to standard output, everything else to standard error.
 
 """
 
@@ -39,7 +39,8 @@ def render() -> str:
 
 
 def the_noun(name: str) -> str:
-    branch: Command = typer.main.get_command(tree(name)).commands[name]
+    root: Command = typer.main.get_command(tree(name))
+    branch = root.commands[name]
     commands = "".join("\n" + the_command(name, each) for each in branch.commands.values())
     return f"## brokkr {name}\n\n{text(branch.help)}\n{commands}"
 
@@ -48,9 +49,7 @@ def the_command(noun: str, command: Command) -> str:
     usage = " ".join([f"brokkr {noun} {command.name}", *the_usage(command)])
     rows = "".join(the_rows(command))
     table = f"\n| | default | |\n|---|---|---|\n{rows}" if rows else ""
-    return (
-        f"### {noun} {command.name}\n\n```text\n{usage}\n```\n\n{text(command.help)}\n{table}"
-    )
+    return f"### {noun} {command.name}\n\n```text\n{usage}\n```\n\n{text(command.help)}\n{table}"
 
 
 def the_usage(command: Command) -> Iterator[str]:

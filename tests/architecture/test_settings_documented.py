@@ -23,9 +23,9 @@ HEAD = """\
 
 What `--config` names, else `brokkr.toml` in the working folder, else in `~/.config/brokkr/`;
 environment over file, flags over environment. A setting's variable is its path: `broker.port` is
-`BROKKR__BROKER__PORT`, `agent.work_crd.namespace` is `BROKKR__AGENT__WORK_CRD__NAMESPACE`. `client.url`
-and `client.key` may also be given as `BROKKR_URL` and `BROKKR_KEY`. Durations are written as `90s`,
-`15m` or `1h30m`.
+`BROKKR__BROKER__PORT`, `agent.work_crd.namespace` is `BROKKR__AGENT__WORK_CRD__NAMESPACE`.
+`client.url` and `client.key` may also be given as `BROKKR_URL` and `BROKKR_KEY`. Durations are
+written as `90s`, `15m` or `1h30m`.
 
 ```toml
 [agent]
@@ -35,8 +35,8 @@ broker_url = "https://brokkr.example.com"
 namespace = "builds"
 ```
 
-A name that is not in this table is refused, and so is a value that is out of bounds: the program ends
-with exit code 2 and says which.
+A name that is not in this table is refused, and so is a value that is out of bounds: the program
+ends with exit code 2 and says which.
 
 | setting | default | |
 |---|---|---|

@@ -19,9 +19,10 @@ HEAD = """\
 # The Work resource
 
 One unit of work in the cluster of the agent that claimed it: `{kind}`, `{api_version}`. The agent
-makes it, keeps in it what it knows, and deletes it when the broker has acknowledged the result and its
-retention is over. People read it (`kubectl get works`, `kubectl describe work NAME`) and submit Work at
-the broker instead of here: a Work resource whose claim the broker does not confirm is not run.
+makes it, keeps in it what it knows, and deletes it when the broker has acknowledged the result and
+its retention is over. People read it (`kubectl get works`, `kubectl describe work NAME`) and submit
+Work at the broker instead of here: a Work resource whose claim the broker does not confirm is not
+run.
 
 `brokkr agent crd` prints the definition. [The phases](../explanation/states.md#in-the-cluster) are
 explained elsewhere.
@@ -42,9 +43,7 @@ def the_definition() -> dict[str, Any]:
 def render() -> str:
     spec = the_definition()
     (version,) = spec["versions"]
-    head = HEAD.format(
-        kind=spec["names"]["kind"], api_version=f"{spec['group']}/{version['name']}"
-    )
+    head = HEAD.format(kind=spec["names"]["kind"], api_version=f"{spec['group']}/{version['name']}")
     columns = "".join(
         f"| {column['name']} | `{column['jsonPath'].removeprefix('.')}` "
         f"| {'only with `-o wide`' if column.get('priority') else ''} |\n"
@@ -90,7 +89,9 @@ def the_marks() -> str:
         )
         for kind, prefix in (("label", "LABEL_"), ("annotation", "ANNOTATION_"))
     }
-    rows = "".join(f"| `{value}` | {kind} |\n" for kind, values in marks.items() for value in values)
+    rows = "".join(
+        f"| `{value}` | {kind} |\n" for kind, values in marks.items() for value in values
+    )
     return f"\n## Labels and annotations\n\n| name | |\n|---|---|\n{rows}"
 
 

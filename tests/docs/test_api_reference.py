@@ -30,10 +30,10 @@ HEAD = """\
 Below `/api/v1`, in JSON. The broker shows the same at `/docs`, and for machines at
 `/api/v1/openapi.json`.
 
-- **Keys.** `Authorization: Bearer KEY`. A key is an admin's, a viewer's, a generator's or an agent's; at
-  each operation stands whose key opens it. What a generator sees is its own.
-- **Errors** are problem documents (`application/problem+json`, RFC 9457). `code` says which problem it
-  is and never changes its meaning; `field` names the field that is wrong.
+- **Keys.** `Authorization: Bearer KEY`. A key is an admin's, a viewer's, a generator's or an
+  agent's; at each operation stands whose key opens it. What a generator sees is its own.
+- **Errors** are problem documents (`application/problem+json`, RFC 9457). `code` says which problem
+  it is and never changes its meaning; `field` names the field that is wrong.
 - **Unknown fields** in a request are an error, so that a misspelt one is not a default.
 - **Lists** come in pages: `next_cursor` of one is `cursor` of the next.
 - `X-Request-ID` is taken, or made, and is in the answer and in the broker's log.
@@ -314,7 +314,7 @@ def the_type(schema: Mapping[str, Any]) -> str:
         case {"format": kind}:
             return {"date-time": "time"}.get(kind, str(kind))
         case {"type": kind}:
-            return {"integer": "integer", "number": "number"}.get(kind, kind) + the_bounds(schema)
+            return f"{kind}{the_bounds(schema)}"
         case _:
             return "anything"
 
@@ -362,4 +362,3 @@ async def test_the_api_in_print_is_what_the_broker_describes_and_answers(
         REFERENCE.write_text(page)
 
     assert REFERENCE.read_text() == page, f"run: {WRITE}=1 python -m pytest {__file__}"
-

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import pytest
 import yaml
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "build-strategies"
 FILES = sorted(FOLDER.glob("*.yaml"))
@@ -29,7 +30,7 @@ PROVIDED = {
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", alias_generator=to_camel)
 
 
 class Parameter(Strict):
@@ -44,7 +45,7 @@ class Volume(Strict):
     name: str
     description: str = ""
     overridable: bool = False
-    emptyDir: dict[str, Any] | None = None
+    empty_dir: dict[str, Any] | None = None
 
 
 class Variable(Strict):
@@ -54,7 +55,7 @@ class Variable(Strict):
 
 class Mount(Strict):
     name: str
-    mountPath: str
+    mount_path: str
 
 
 class Step(Strict):
@@ -62,22 +63,22 @@ class Step(Strict):
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
     image: str
-    workingDir: str = ""
+    working_dir: str = ""
     command: list[str]
     args: list[str] = []
     env: list[Variable] = []
     resources: dict[Literal["requests", "limits"], dict[str, str]] = {}
-    securityContext: dict[str, Any]
-    volumeMounts: list[Mount] = []
+    security_context: dict[str, Any]
+    volume_mounts: list[Mount] = []
 
 
 class User(Strict):
-    runAsUser: int
-    runAsGroup: int
+    run_as_user: int
+    run_as_group: int
 
 
 class Spec(Strict):
-    securityContext: User
+    security_context: User
     parameters: list[Parameter] = []
     volumes: list[Volume] = []
     steps: list[Step] = Field(min_length=1)
@@ -88,7 +89,7 @@ class Metadata(Strict):
 
 
 class Strategy(Strict):
-    apiVersion: Literal["shipwright.io/v1beta1"]
+    api_version: Literal["shipwright.io/v1beta1"]
     kind: Literal["ClusterBuildStrategy"]
     metadata: Metadata
     spec: Spec
@@ -114,7 +115,7 @@ def test_what_a_strategy_refers_to_is_declared(file: Path) -> None:
         if name not in PROVIDED[kind] | declared[kind]
     ]
     expanded = {name for _, name, how in REFERENCE.findall(file.read_text()) if how == "[*]"}
-    mounted = {mount.name for step in spec.steps for mount in step.volumeMounts}
+    mounted = {mount.name for step in spec.steps for mount in step.volume_mounts}
 
     assert missing == []
     assert expanded == arrays
@@ -125,6 +126,6 @@ def test_the_rootless_strategy_is_not_run_by_root_nor_privileged() -> None:
     rootless = the_strategy(FOLDER / "buildah-rootless.yaml").spec
     rootful = the_strategy(FOLDER / "buildah-rootful.yaml").spec
 
-    assert rootless.securityContext.runAsUser != 0
-    assert not any(step.securityContext.get("privileged") for step in rootless.steps)
-    assert rootful.securityContext.runAsUser == 0
+    assert rootless.security_context.run_as_user != 0
+    assert not any(step.security_context.get("privileged") for step in rootless.steps)
+    assert rootful.security_context.run_as_user == 0

@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from brokkr.agent.settings import WorkCrdSettings
+from brokkr.broker.db.work_queue import HandOffPolicy
 from brokkr.broker.settings import BrokerSettings
 from brokkr.wire.bodies import SubmitWork
 from brokkr.work.backoff import Backoff
@@ -18,15 +19,16 @@ SHOWN = 7
 HEAD = """\
 # Retries, hand-overs and lost claims
 
-Three things may go wrong with a Work, and each has a budget and a wait of its own.
+Three things may go wrong with a Work, and each has a budget of its own.
 
-| what | budget | wait before number *n* | who counts |
-|---|---|---|---|
-| an attempt fails, and that may pass | `max_retries`, {retries} unless given | `agent.work_crd.retry_base_delay_seconds` × 2^n, at most `retry_max_delay_seconds` | the agent, in the Work resource |
-| the agent gives up, and another may try | `max_handoffs`, {handoffs} unless given | `broker.handoff_base_delay_seconds` × 2^n, at most `handoff_max_delay_seconds` | the broker |
-| the agent is not heard of for longer than the lease | `broker.max_lost_claims`, {lost} unless set | none | the broker |
+| what | budget | who counts |
+|---|---|---|
+| an attempt fails, and that may pass | `max_retries`, {retries} unless given | the agent |
+| the agent gives up, and another may try | `max_handoffs`, {handoffs} unless given | the broker |
+| the agent falls silent for longer than the lease | `broker.max_lost_claims`, {lost} | the broker |
 
-- Which failures may pass is [a table](failures.md). Some are retried once or twice only, whatever the budget.
+- Which failures may pass is [a table](failures.md). Some are retried once or twice only, whatever
+  the budget.
 - `max_retries` counts failures that are forgiven: with 2 there are up to 3 attempts.
 - Each agent that takes over has the whole budget of retries again.
 - A claim that was lost spends no retry: the attempt goes on, or begins anew at another agent.
@@ -36,7 +38,11 @@ Three things may go wrong with a Work, and each has a budget and a wait of its o
 
 ## The waits, with default settings
 
-| n | retry | hand-over |
+Each wait is twice as long as the one before, up to a limit. The settings are
+`agent.work_crd.retry_base_delay_seconds` (half of the first wait) and `retry_max_delay_seconds`,
+`broker.handoff_base_delay_seconds` (the first wait) and `handoff_max_delay_seconds`.
+
+| number | retry | hand-over |
 |---|---|---|
 """
 
@@ -47,7 +53,7 @@ def render() -> str:
         base=timedelta(seconds=agent.retry_base_delay_seconds),
         cap=timedelta(seconds=agent.retry_max_delay_seconds),
     )
-    handoff = Backoff(
+    handoff = HandOffPolicy(
         base=timedelta(seconds=broker.handoff_base_delay_seconds),
         cap=timedelta(seconds=broker.handoff_max_delay_seconds),
     )

@@ -158,7 +158,9 @@ def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
         exported = dict(re.findall(r"^  export (\w+)=(\S+)$", said, re.MULTILINE))
         facts = dict(re.findall(r"^  (\w+) +(\S+)", said, re.MULTILINE))
         here = (facts["broker"], facts["git"], facts["registry"])
-        terminal = Terminal(folder, {**environment, **exported}, dict(zip(USUAL, here, strict=True)))
+        terminal = Terminal(
+            folder, {**environment, **exported}, dict(zip(USUAL, here, strict=True))
+        )
         work = folder / "examples" / "hello-image" / "work.yaml"
         work.write_text(terminal.at_hand(work.read_text()))
         yield terminal

@@ -73,9 +73,7 @@ def test_every_document_is_a_page_and_in_the_navigation(
     site: Path, pages: dict[Path, Html]
 ) -> None:
     documents = [path for folder in FOLDERS for path in (ROOT / "docs" / folder).glob("*.md")]
-    expected = {
-        (site / path.relative_to(ROOT / "docs")).with_suffix(".html") for path in documents
-    }
+    expected = {(site / path.relative_to(ROOT / "docs")).with_suffix(".html") for path in documents}
     reached = {
         (path.parent / urlsplit(link).path).resolve()
         for path in expected & pages.keys()
