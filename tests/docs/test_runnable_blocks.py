@@ -168,7 +168,7 @@ def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
 
 def wait_for_line(log: Path, line: str) -> None:
     (wanted,) = plain(line)
-    end = monotonic() + 90
+    end = monotonic() + 150
     while wanted not in plain(log.read_text()):
         assert monotonic() < end, log.read_text()
         subprocess.run(["sleep", "0.1"], check=True)
