@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit fmt lint types contracts coverage ci bench lock clean
+.PHONY: help setup demo test unit fmt lint types contracts coverage docs ci bench lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,10 @@ coverage: setup ## Show what the last `make test` did not reach; fail below 80 %
 	@$(BIN)/coverage report --fail-under=80
 
 ci: lint types contracts test coverage ## All that a change has to pass
+
+docs: setup ## Build the documentation as a site, into build/docs; a warning is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "build/docs/index.html"
 
 bench: setup ## Measure broker and agent on this machine, in some twenty-five minutes
 	@for each in throughput depth fan_out parked_polls indexes leases agent; do \

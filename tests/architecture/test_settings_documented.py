@@ -1,5 +1,5 @@
 """
-The table of settings in the README is what the code takes.
+The table of settings in print is what the code takes, and the README names none that it does not.
 
 ``python tests/architecture/test_settings_documented.py`` writes it anew.
 """
@@ -14,9 +14,33 @@ from pydantic.fields import FieldInfo
 
 from brokkr.cli.settings import Settings
 
-README = Path(__file__).parents[2] / "README.md"
-HEAD = "| setting | default | |\n|---|---|---|\n"
-TABLE = re.compile(r"(?<=<!-- settings -->\n).*(?=<!-- end of settings -->)", re.DOTALL)
+ROOT = Path(__file__).parents[2]
+REFERENCE = ROOT / "docs" / "reference" / "settings.md"
+NAMED = re.compile(r"`((?:broker|database|agent|client)\.[a-z_.]+)`")
+
+HEAD = """\
+# Settings
+
+What `--config` names, else `brokkr.toml` in the working folder, else in `~/.config/brokkr/`;
+environment over file, flags over environment. A setting's variable is its path: `broker.port` is
+`BROKKR__BROKER__PORT`, `agent.work_crd.namespace` is `BROKKR__AGENT__WORK_CRD__NAMESPACE`.
+`client.url` and `client.key` may also be given as `BROKKR_URL` and `BROKKR_KEY`. Durations are
+written as `90s`, `15m` or `1h30m`.
+
+```toml
+[agent]
+broker_url = "https://brokkr.example.com"
+
+[agent.work_crd]
+namespace = "builds"
+```
+
+A name that is not in this table is refused, and so is a value that is out of bounds: the program
+ends with exit code 2 and says which.
+
+| setting | default | |
+|---|---|---|
+"""
 
 
 def render() -> str:
@@ -50,11 +74,22 @@ def the_default(field: FieldInfo) -> str:
             return f"`{value}`"
 
 
-def test_the_table_in_the_readme_names_every_setting_with_its_default() -> None:
-    found = TABLE.search(README.read_text())
+def test_the_table_in_print_names_every_setting_with_its_default() -> None:
+    assert REFERENCE.read_text() == render(), f"run: python {__file__}"
 
-    assert found is not None
-    assert found[0] == render(), f"run: python {__file__}"
+
+def test_no_document_names_a_setting_that_is_none() -> None:
+    known = {row.split("`")[1] for row in the_rows(Settings)}
+    sections = {path.rpartition(".")[0] for path in known}
+    documents = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    wrong = [
+        f"{document.relative_to(ROOT)}: {name}"
+        for document in documents
+        for name in NAMED.findall(document.read_text())
+        if name not in known | sections
+    ]
+
+    assert wrong == []
 
 
 def test_every_setting_says_what_it_is_for() -> None:
@@ -64,4 +99,4 @@ def test_every_setting_says_what_it_is_for() -> None:
 
 
 if __name__ == "__main__":
-    README.write_text(TABLE.sub(lambda _: render(), README.read_text()))
+    REFERENCE.write_text(render())
