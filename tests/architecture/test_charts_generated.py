@@ -56,9 +56,9 @@ ELSEWHERE: Final = {
 """Settings that are not under `config`, and why."""
 
 IN_A_POD: Final = {
-    "broker.host": "0.0.0.0",  # noqa: S104
+    "broker.host": "0.0.0.0",
     "agent.broker_url": "",
-    "agent.health.host": "0.0.0.0",  # noqa: S104
+    "agent.health.host": "0.0.0.0",
     "agent.health.port": 8081,
 }
 """Defaults that are others in a pod; an empty one has to be given."""
@@ -169,8 +169,9 @@ def _settings(model: type[BaseModel], parents: tuple[str, ...] = ()) -> Iterator
 
 def _section(found: FieldInfo) -> type[BaseModel] | None:
     annotation = found.annotation
-    is_section = isinstance(annotation, type) and issubclass(annotation, BaseModel)
-    return annotation if is_section else None
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return None
 
 
 def _description(path: str, found: FieldInfo) -> str:

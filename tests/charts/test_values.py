@@ -1,6 +1,7 @@
 """What the charts make of their values, by a real Helm and without a cluster."""
 
 import base64
+import json
 import re
 import tomllib
 from collections.abc import Iterator
@@ -94,7 +95,7 @@ def pod_of(manifests: list[Manifest]) -> dict[str, Any]:
 def flattened(tree: dict[str, Any], parent: str = "") -> Iterator[tuple[str, object]]:
     for key, value in tree.items():
         path = f"{parent}{key}"
-        if isinstance(value, dict) and path not in ("broker.work_types",):
+        if isinstance(value, dict) and path != "broker.work_types":
             yield from flattened(value, f"{path}.")
         else:
             yield path, value
@@ -113,22 +114,33 @@ def test_helm_finds_nothing_to_say_against_the_chart(chart: Path, values: str) -
 
 
 @pytest.mark.parametrize(("chart", "path"), LEAVES, ids=named)
-def test_every_value_makes_a_difference_and_none_changes_a_selector(
-    chart: Path, path: str
-) -> None:
-    differs, selectors = False, []
+def test_every_value_makes_a_difference_and_none_changes_a_selector(chart: Path, path: str) -> None:
+    differs, value = False, another(chart, path)
     for values in value_sets(chart).values():
         before = render(chart, values)
         try:
-            after = render(chart, with_value(values, path, another(chart, path)))
+            after = render(chart, with_value(values, path, value))
         except helm_python.HelmRenderError as error:
-            assert "exclude each other" in str(error)  # noqa: PT017 - beside another set
+            assert "exclude each other" in str(error)  # noqa: PT017 - not with this set
             continue
-        differs = differs or before != after
-        selectors += [the_only(each, "Deployment")["spec"]["selector"] for each in (before, after)]
+        if differs := before != after:
+            assert isinstance(value, bool) or is_in(after, value)
+            assert selector_of(before) == selector_of(after)
+            break
 
     assert differs
-    assert selectors.count(selectors[0]) == len(selectors)
+
+
+def is_in(manifests: list[Manifest], value: Any) -> bool:
+    """Say whether a value, or what a list or table of it holds, is found in the objects."""
+    while isinstance(value, list | dict):
+        (value, *_) = value.values() if isinstance(value, dict) else value
+    text, word = json.dumps(manifests), str(value)
+    return word in text or base64.b64encode(word.encode()).decode() in text
+
+
+def selector_of(manifests: list[Manifest]) -> object:
+    return the_only(manifests, "Deployment")["spec"]["selector"]
 
 
 @pytest.mark.parametrize(("chart", "path"), SETTINGS, ids=named)
@@ -136,12 +148,10 @@ def test_every_setting_arrives_in_the_program(chart: Path, path: str, tmp_path: 
     setting, value = path.removeprefix("config."), another(chart, path)
     file = tmp_path / "brokkr.toml"
     file.write_text(toml_of(render(chart, with_value(default_values(chart), path, value))))
-    given = {"work.namespace": "brokkr-agent"} if chart == AGENT else {}
     flags = dict(flattened(tomllib.loads(toml_of(render(chart, default_values(chart))))))
 
     arrived = load(Settings, file=file, environment={})
 
-    assert given.items() <= {"work.namespace": arrived.agent.work_crd.namespace}.items()
     assert arrived == load(Settings, environment={}, flags={**flags, setting: value})
     assert arrived != load(Settings, environment={}, flags=flags)
 
@@ -248,7 +258,7 @@ def test_a_value_that_cannot_be_is_refused_by_the_schema(
     with pytest.raises(helm_python.HelmError):
         render(chart, values)
 
-    assert path.replace(".", "/").rsplit("/", 1)[0].split("/")[0] in str(refused.value)
+    assert path.replace(".", "/") in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -317,8 +327,8 @@ def test_the_agent_gets_exactly_the_permissions_that_the_code_asks_for(
     manifests = render(AGENT, {**default_values(AGENT), **values}, name=name)
     found = [without_labels(each) for each in manifests if is_permission(each)]
 
-    roles = "brokkr-agent" if name == "brokkr-agent" else f"{name}-brokkr-agent"
-    assert by_kind(found) == by_kind([with_role_name(each, roles) for each in wanted])
+    role = "brokkr-agent" if name == "brokkr-agent" else f"{name}-brokkr-agent"
+    assert by_kind(found) == by_kind([of_a_release(each, role) for each in wanted])
 
 
 def is_permission(manifest: Manifest) -> bool:
@@ -331,15 +341,17 @@ def without_labels(manifest: Manifest) -> Manifest:
     return {**manifest, "metadata": metadata}
 
 
-def with_role_name(manifest: Manifest, name: str) -> Manifest:
-    """Rename what the program calls `brokkr-agent` in every cluster, and a chart by its release."""
+def of_a_release(manifest: Manifest, role: str) -> Manifest:
+    """Rename the roles: a release owns its ClusterRole, which agents else share."""
     if manifest["kind"] == "ServiceAccount":
         return manifest
+    names = {"Role": role, "ClusterRole": f"{role}:brokkr-system"}
     metadata = dict(manifest["metadata"])
-    metadata["name"] = re.sub("^brokkr-agent", name, metadata["name"])
+    binding = re.sub("^brokkr-agent", role, metadata["name"])
+    metadata["name"] = names.get(manifest["kind"], binding)
     renamed = {**manifest, "metadata": metadata}
-    if "roleRef" in renamed:
-        renamed["roleRef"] = {**renamed["roleRef"], "name": name}
+    if reference := manifest.get("roleRef"):
+        renamed["roleRef"] = {**reference, "name": names[reference["kind"]]}
     return renamed
 
 
@@ -391,7 +403,7 @@ def test_pods_have_no_privileges_and_write_nowhere_but_to_their_own_folder(
         }
         writable = [each for each in container["volumeMounts"] if not each.get("readOnly")]
         assert [(each["mountPath"], volumes[each["name"]]) for each in writable] == [
-            ("/tmp", {"name": "tmp", "emptyDir": {}})  # noqa: S108
+            ("/tmp", {"name": "tmp", "emptyDir": {}})
         ]
     # The broker has no business with the cluster.
     assert pod.get("automountServiceAccountToken", True) is (chart == AGENT)

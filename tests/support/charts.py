@@ -30,12 +30,13 @@ class Value:
     children: "list[Value]" = field(default_factory=list)
 
 
+@cache
 def the_values(chart: Path) -> list[Value]:
     """Read a chart's `values.yaml` with its comments."""
     text = (chart / "values.yaml").read_text()
-    node = yaml.compose(text)
+    node = yaml.compose(text, Loader=yaml.CSafeLoader)
     assert isinstance(node, yaml.MappingNode)
-    return list(_values(node, yaml.safe_load(text), text.splitlines()))
+    return list(_values(node, read_yaml(text), text.splitlines()))
 
 
 def _values(
@@ -68,10 +69,11 @@ def the_leaves(values: list[Value], parent: str = "") -> Iterator[tuple[str, Val
             yield path, each
 
 
+@cache
 def value_sets(chart: Path) -> dict[str, Values]:
     """Read the values that the chart is tried with, by the names of their files."""
     return {
-        path.name.removesuffix("-values.yaml"): yaml.safe_load(path.read_text())
+        path.name.removesuffix("-values.yaml"): read_yaml(path.read_text())
         for path in sorted((chart / "ci").glob("*-values.yaml"))
     }
 
@@ -120,13 +122,18 @@ def render(
     text = _native.call_string(
         "helm_render", loaded(chart)._raw(), json.dumps(values), json.dumps(options)
     )
-    return [
-        manifest
-        for path, document in sorted(json.loads(text).items())
-        if path.endswith(".yaml")
-        for manifest in yaml.safe_load_all(document)
-        if manifest
-    ]
+    rendered = sorted(json.loads(text).items())
+    return manifests_in("\n---\n".join(text for path, text in rendered if path.endswith(".yaml")))
+
+
+def manifests_in(text: str) -> list[Manifest]:
+    """Read all documents of a text; what is empty is none."""
+    return [each for each in yaml.load_all(text, Loader=yaml.CSafeLoader) if each]
+
+
+def read_yaml(text: str) -> Any:
+    """Read one document, with libyaml: it is fast, and there is much to read."""
+    return yaml.load(text, Loader=yaml.CSafeLoader)
 
 
 def the_only(manifests: Sequence[Manifest], kind: str) -> dict[str, Any]:

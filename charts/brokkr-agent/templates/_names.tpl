@@ -45,3 +45,9 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- define "brokkr-agent.serviceAccount" -}}
 {{ .Values.serviceAccount.name | default (include "brokkr-agent.fullname" .) }}
 {{- end -}}
+
+{{- define "brokkr-agent.config" -}}
+{{- $work := dict "agent" (dict "work_crd" (dict "namespace" .Values.work.namespace)) -}}
+{{- $all := mergeOverwrite (deepCopy .Values.config) $work -}}
+{{- include "brokkr.toml" (dict "path" list "table" $all) | trim -}}
+{{- end -}}

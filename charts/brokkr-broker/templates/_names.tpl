@@ -60,3 +60,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{ toYaml . }}
 {{- end }}
 {{- end -}}
+
+{{- define "brokkr-broker.config" -}}
+{{- include "brokkr.toml" (dict "path" list "table" .Values.config) | trim -}}
+{{- end -}}
