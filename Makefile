@@ -6,7 +6,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit fmt lint types contracts coverage docs ci bench lock clean
+.PHONY: help setup demo test unit fmt lint types contracts coverage docs ci bench charts manifests lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,13 @@ docs: setup ## Build the documentation as a site, into build/docs; a warning is 
 bench: setup ## Measure broker and agent on this machine, in some twenty-five minutes
 	@for each in throughput depth fan_out parked_polls indexes leases agent; do \
 		$(BIN)/python benchmarks/$$each.py || exit 1; done
+
+charts: setup ## Write anew what the charts repeat of the code, and of their own values
+	@PYTHONPATH=tests $(BIN)/python tests/architecture/test_charts_generated.py
+
+manifests: setup ## Render the charts into build/manifests, for kubectl apply; BROKER= and AGENT=: values
+	@$(BIN)/python charts/manifests.py build/manifests \
+		$(if $(BROKER),--broker $(BROKER)) $(if $(AGENT),--agent $(AGENT))
 
 lock: setup ## Write requirements.lock anew from pyproject.toml
 	@$(BIN)/pip install --quiet uv
