@@ -36,10 +36,12 @@ async def serving(
         async with app.router.lifespan_context(app):
             server = Server(app)
             task = asyncio.create_task(server.serve(sockets=[listener]))
-            await eventually(partial(_is_ready, app.state.broker))
-            yield ServedApp(url, app.state.broker, server)
-            server.should_exit = True
-            await task
+            try:
+                await eventually(partial(_is_ready, app.state.broker))
+                yield ServedApp(url, app.state.broker, server)
+            finally:
+                server.should_exit = True
+                await task
 
 
 async def _is_ready(parts: Broker) -> bool:

@@ -113,7 +113,8 @@ class BrokerSettings(_Section):
         default=3, description="The lost claim that puts a Work into quarantine."
     )
     handoff_base_delay_seconds: Annotated[float, Field(ge=0, le=86400)] = Field(
-        default=10, description="Hand-off n of a Work waits this long times 2^n."
+        default=10,
+        description="The first hand-off of a Work waits this long, each further one twice as long.",
     )
     handoff_max_delay_seconds: Annotated[float, Field(ge=0, le=86400)] = Field(
         default=600, description="No hand-off waits longer than this."

@@ -26,6 +26,7 @@ from brokkr.agent.kube.errors import (
     KubeExpired,
     KubeKindUnknown,
     KubeNotFound,
+    KubeSilent,
     KubeUnavailable,
     error_of,
 )
@@ -262,7 +263,8 @@ class KubeClient:
 
         Raises:
             KubeExpired: The resource version is too old; list again.
-            KubeUnavailable: The stream broke, fell silent, or reported trouble.
+            KubeSilent: Nothing came for too long.
+            KubeUnavailable: The stream broke, or reported trouble.
         """
         params = {
             "watch": "1",
@@ -280,7 +282,14 @@ class KubeClient:
         ) as response:
             rest = b""
             # Not by the library's lines, whose length it limits: an object may have 1.5 MiB.
-            async for chunk in response.content.iter_any():
+            chunks = response.content.iter_any()
+            while True:
+                try:
+                    chunk = await anext(chunks)
+                except StopAsyncIteration:
+                    return
+                except TimeoutError as error:
+                    raise KubeSilent(f"nothing came for {silence.total_seconds():g} s") from error
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in filter(None, lines):
                     event = json.loads(line)

@@ -12,6 +12,7 @@ What can go wrong at an API server, as facts that callers treat differently.
     ├── KubeInvalid          any other 4xx: the same request will fail again
     ├── KubeExpired          410  this point of the history is gone: list again
     ├── KubeUnavailable      no answer in time, 405, 429 or 5xx: try again later
+    │   └── KubeSilent       a watch on which nothing came for too long
     └── KubeConfigInvalid    nothing was sent: the configuration is not usable
 
 The HTTP library's own errors stop in :mod:`brokkr.agent.kube.client`.
@@ -66,6 +67,10 @@ class KubeUnavailable(KubeError):
     def __init__(self, message: str, *, retry_after: timedelta | None = None) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class KubeSilent(KubeUnavailable):
+    """Nothing came on a watch for so long that it may be dead; or nothing has happened."""
 
 
 class KubeConfigInvalid(KubeError):

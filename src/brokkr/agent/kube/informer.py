@@ -34,6 +34,7 @@ from brokkr.agent.kube.errors import (
     KubeExpired,
     KubeForbidden,
     KubeKindUnknown,
+    KubeSilent,
     KubeUnavailable,
 )
 
@@ -122,6 +123,9 @@ class Informer:
             except KubeExpired:
                 self._version = None
                 self._on_restart(self.resource)
+            except KubeSilent:
+                # Where nothing happens, servers may send no bookmarks, either.
+                log.debug("watch renewed", resource=str(self.resource))
             except (KubeKindUnknown, KubeForbidden) as error:
                 # What there was may be gone with the kind; only a new list can tell.
                 self._version = None
