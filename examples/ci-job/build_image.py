@@ -32,13 +32,14 @@ def main() -> int:
     # A CI system that stops a job sends SIGTERM; that shall stop the build as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     options: SubmitOptions = {"max_handoffs": 2, "labels": {"from": "ci"}}
-    if run := os.environ.get("CI_RUN_ID"):  # whatever names this run: a job that is repeated
-        options["idempotency_key"] = f"ci-{run}"  # by its system finds its Work again
+    # Whatever names this run: started again by the CI system, it finds its Work and waits for it.
+    if run := os.environ.get("CI_RUN_ID"):
+        options["idempotency_key"] = f"ci-{run}"
     try:
         with Client() as client:
             work = client.submit(given.template, target=target, **options)
-            print(f"work {work.id}", file=sys.stderr, flush=True)
             try:
+                print(f"work {work.id}", file=sys.stderr, flush=True)
                 return report(client.wait(work.id, timeout_seconds=given.timeout))
             except TimeoutError as error:
                 print(f"{error}; cancelling it", file=sys.stderr)
