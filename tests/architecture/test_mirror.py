@@ -63,7 +63,6 @@ TESTED_ELSEWHERE = {
         "agent/controller/record.py",
     },
     "integration/agent/test_health.py": {"agent/metrics.py"},
-    "integration/agent/test_protocol_traps.py": {"agent/orphans.py"},
     "unit/wire/test_problem.py": {"work/errors.py"},
 }
 """Modules whose promises show only together with others', by where they show."""
@@ -90,6 +89,7 @@ ANOTHER_SIDE = {
     "integration/broker/db/test_guards.py": "broker/db/work_queue.py",
     "integration/broker/db/test_work_queue_model.py": "broker/db/work_queue.py",
     "integration/agent/controller/test_endless_attempts.py": "agent/controller/decide.py",
+    "integration/agent/test_hostile_broker.py": "agent/app.py",
     "integration/agent/test_protocol_traps.py": "agent/app.py",
     "integration/broker/test_protocol_traps.py": "broker/db/work_queue.py",
     "integration/local/test_build_runner.py": "local/build_runner/runner.py",

@@ -2,7 +2,6 @@
 
 import ast
 import re
-import shutil
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from brokkr.agent.handlers.protocol import Handler
-from brokkr.agent.handlers.registry import GROUP, find_installed
+from brokkr.agent.handlers.registry import find_installed
 from brokkr.agent.handlers.verdict import (
     Failed,
     Incomplete,
@@ -31,10 +30,10 @@ from brokkr.work.errors import InvalidWork
 from brokkr.work.model import Manifest, Work
 from brokkr.work.template import check_template
 from support.factories import WORK_ID, a_work
+from support.packages import EXAMPLE, install_example
 from support.templates import a_config_map, a_list
 
 ROOT = Path(__file__).parents[2]
-EXAMPLE = ROOT / "examples" / "work-type-job"
 GUIDE = ROOT / "docs" / "how-to" / "write-a-work-type.md"
 SOURCES = {".md", ".py", ".toml"}
 NAME = f"work-{WORK_ID}-r1-a2"
@@ -44,16 +43,7 @@ NAME = f"work-{WORK_ID}-r1-a2"
 def handler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Handler]:
     """Install the example in a folder of its own, as an installer would."""
     folder = tmp_path_factory.mktemp("site-packages")
-    project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
-    package = project["name"].replace("-", "_")
-    shutil.copytree(EXAMPLE / package, folder / package)
-    info = folder / f"{package}-{project['version']}.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\n")
-    entry_points = "".join(
-        f"{name} = {value}\n" for name, value in project["entry-points"][GROUP].items()
-    )
-    (info / "entry_points.txt").write_text(f"[{GROUP}]\n{entry_points}")
+    package = install_example(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
         installed = find_installed()

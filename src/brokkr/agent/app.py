@@ -224,7 +224,7 @@ class _Parts:
         metrics.queue_depth.labels("report").set_function(lambda: len(to_report))
         metrics.free_slots.set_function(lambda: self.intake.capacity.free)
         metrics.report_backlog.set_function(self.caches.count_unreported)
-        metrics.read_works_with(self.caches.count_by_phase, [each.value for each in Phase])
+        metrics.read_works(self.caches.phases, [each.value for each in Phase])
 
     async def run(self) -> None:
         """Run all of them, until one fails or all are cancelled."""

@@ -86,6 +86,10 @@ class HeldClaims:
         held.lease_seconds, held.renewed_at = lease_seconds, self._clock()
         return held
 
+    def find(self, claim_id: UUID) -> HeldClaim | None:
+        """Return a confirmed claim; None if there is none of this id."""
+        return self._by_id.get(claim_id)
+
     def is_lapsed(self, held: HeldClaim) -> bool:
         """Say whether its lease has run out, as far as is known here."""
         return self._clock() - held.renewed_at > held.lease_seconds

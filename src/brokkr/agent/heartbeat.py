@@ -7,7 +7,8 @@ agent can execute, and how much more of it.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from datetime import datetime, timedelta
 from uuid import UUID, uuid4
@@ -24,7 +25,7 @@ from brokkr.agent.kube.errors import KubeError
 from brokkr.agent.log_fields import about, about_claim
 from brokkr.agent.resources import CANCEL_REQUESTED, CLAIM_LOST, CUT_OFF, mark_cancelled
 from brokkr.client import BrokerClient
-from brokkr.wire.bodies import AgentBody, Heartbeat, RenewedLease
+from brokkr.wire.bodies import AgentBody, Heartbeat, HeartbeatAnswer, RenewedLease
 from brokkr.work.errors import AgentSuperseded, BrokkrError
 from brokkr.work.model import Work
 from brokkr.work.names import work_name
@@ -117,6 +118,20 @@ class Heart:
         works = {work.name: work for work in self._unacknowledged()}
         listed = {work.claim.claim_id for work in works.values() if self._is_looked_after(work)}
         listed |= {held.claim_id for held in self._held if held.unwritten is not None}
+        answer = await self._send(listed)
+        if not self._held.heard.is_set():
+            self._held.heard.set()
+            for name in works:
+                self._on_return(name)
+        self._held.broker = answer.broker
+        self.answered_at = self._clock()
+        for lease in answer.renewed:
+            if lease.claim_id in listed:
+                await self._take_renewal(lease, works)
+        await self._take_losses(answer.lost, works)
+        await self._report_deleted()
+
+    async def _send(self, listed: AbstractSet[UUID]) -> HeartbeatAnswer:
         # The first answer tells of all claims that are held; until one has arrived, each
         # heartbeat is the first one of a new incarnation.
         incarnation = self._incarnation or uuid4()
@@ -129,24 +144,13 @@ class Heart:
                 capabilities=self._intake.capabilities,
             ),
         )
-        self._incarnation = incarnation
-        if not self._held.heard.is_set():
-            self._held.heard.set()
-            for name in works:
-                self._on_return(name)
-        self._held.broker = answer.broker
-        self.answered_at = self._clock()
-        for claim in (answer.held or ())[:MAX_HELD]:
-            if work_name(claim.id, round=claim.round) not in works:
-                self._intake.take_in(claim)
-        for lease in answer.renewed:
-            await self._take_renewal(lease, works)
-        for claim_id in answer.lost:
-            self._held.drop(claim_id)
-        for work in works.values():
-            if work.claim.claim_id in answer.lost:
-                await self._take_loss(work)
-        await self._report_deleted()
+        if self._incarnation is None:
+            self._incarnation = incarnation
+            self._held.broker = answer.broker
+            for claim in (answer.held or ())[:MAX_HELD]:
+                if work_name(claim.id, round=claim.round) not in self._caches.works:
+                    self._intake.take_in(claim)
+        return answer
 
     async def _take_renewal(self, lease: RenewedLease, works: Mapping[str, Work]) -> None:
         held = self._held.confirm(
@@ -162,13 +166,21 @@ class Heart:
             await mark_cancelled(self._kube, work, CANCEL_REQUESTED)
         self._controller.workqueue.add(work.name)
 
-    async def _take_loss(self, work: Work) -> None:
+    async def _take_losses(self, lost: Sequence[UUID], works: Mapping[str, Work]) -> None:
         """Stop what the broker has given to somebody else; its result counts no more."""
-        if self._held.is_from_elsewhere(work):
-            log.warning("claim of another broker left alone", **about(work))
-            return
-        log.warning("claim lost", **about(work))
-        await mark_cancelled(self._kube, work, CLAIM_LOST)
+        gone = set(lost)
+        for claim_id in gone:
+            self._held.drop(claim_id)
+        for work in works.values():
+            if work.claim.claim_id not in gone:
+                continue
+            if self._held.is_from_elsewhere(work):
+                log.warning("claim of another broker left alone", **about(work))
+                continue
+            log.warning("claim lost", **about(work))
+            await mark_cancelled(self._kube, work, CLAIM_LOST)
+        if lost:
+            self._intake.note_free_slot()
 
     async def _stop_lapsed(self) -> None:
         works = {work.name: work for work in self._unacknowledged()}
@@ -196,6 +208,7 @@ class Heart:
                         self._client, held, f"WorkResourceDeleted: somebody deleted {held.name}"
                     )
                 self._held.drop(held.claim_id)
+                self._intake.note_free_slot()
 
     def _unacknowledged(self) -> list[Work]:
         """Return the Works whose claims are not over, as far as is known here."""

@@ -32,13 +32,16 @@ from brokkr.wire.bodies import (
     CompleteWork,
     ReleaseWork,
 )
-from brokkr.work.errors import BrokerUnavailable, BrokkrError, Conflict, InvalidWork, NotFound
+from brokkr.work.errors import BrokerUnavailable, BrokkrError, InvalidWork, LimitReached
 from brokkr.work.model import WorkStatus
+from brokkr.work.names import work_name
 
 log = structlog.get_logger()
 
 WAIT_SECONDS = 30.0
 FIRST_PAUSE_SECONDS = 0.5
+GIVE_BACK_DELAY_SECONDS = 30.0
+"""Until what was given back may be claimed again: a few heartbeats."""
 
 
 class Intake:
@@ -87,12 +90,25 @@ class Intake:
             if self._settings.enabled:
                 tasks.create_task(self._claim())
 
-    def take_in(self, claim: ClaimBody) -> HeldClaim:
-        """Have the Work resource of a claim written, unless it is there already."""
+    def take_in(self, claim: ClaimBody) -> HeldClaim | None:
+        """
+        Have the Work resource of a claim written, unless it is there already.
+
+        None if it is not taken: its claim id is another Work's, or there is no slot for it.
+        Nothing is made of it then, and when its lease has run out others may have it.
+        """
+        known, name = self._held.find(claim.claim_id), work_name(claim.id, round=claim.round)
+        if known is not None and known.name != name:
+            log.warning("claim id of another work ignored", claim_id=str(claim.claim_id))
+            return None
+        active = self._active()
+        if name not in active and len(active) >= self._settings.max_concurrent:
+            log.warning("claim without a slot ignored", claim_id=str(claim.claim_id))
+            return None
         held = self._held.confirm(
             claim.id, claim.claim_id, round=claim.round, lease_seconds=claim.lease_seconds
         )
-        if held.unwritten is None:
+        if held.unwritten is None and (known is None or name not in self._caches.works):
             held.unwritten = claim
             self._unwritten.put_nowait(held)
         return held
@@ -101,7 +117,7 @@ class Intake:
     def capacity(self) -> Capacity:
         """Return how much is executed at once, and how much more would be claimed now."""
         most = self._settings.max_concurrent
-        free = max(0, most - self._active()) if self._settings.enabled else 0
+        free = max(0, most - len(self._active())) if self._settings.enabled else 0
         return Capacity(max_concurrent=most, free=free)
 
     @property
@@ -113,6 +129,10 @@ class Intake:
             strategies=self._prerequisites.strategies,
             version=__version__,
         )
+
+    def note_free_slot(self) -> None:
+        """Have it looked whether more can be claimed."""
+        self._news.set()
 
     async def release_untouched(self) -> None:
         """Give back what nothing was made of yet, so that others need not wait for it."""
@@ -129,6 +149,7 @@ class Intake:
             log.info("work released", **fields)
 
     async def _claim(self) -> None:
+        clock = asyncio.get_running_loop().time
         while True:
             self._news.clear()
             free = self._free_by_type()
@@ -142,13 +163,21 @@ class Intake:
                 types=sorted(free),
                 request_id=uuid4(),
             )
+            asked_at = clock()
             claims = await self._ask(request)
             if len(claims) > request.max:
                 log.warning("more claims than asked for", count=len(claims))
+            taken = 0
             for claim in claims[: request.max]:
                 held = self.take_in(claim)
+                if held is None or held.unwritten is not claim:
+                    continue
+                taken += 1
                 self._metrics.claims.labels(_known(claim.work_type, free)).inc()
                 log.info("work claimed", **about_claim(claim.id, round=claim.round, span=held.span))
+            if not taken and clock() - asked_at < FIRST_PAUSE_SECONDS:
+                # A broker that makes nobody wait must not be asked all the time.
+                await asyncio.sleep(FIRST_PAUSE_SECONDS * self._jitter())
 
     def _free_by_type(self) -> dict[str, int]:
         """Return how many more of each type would be claimed now; none of those without room."""
@@ -176,11 +205,11 @@ class Intake:
             await asyncio.sleep(pause * self._jitter())
             pause = min(pause * 2, self._settings.poll_interval_seconds)
 
-    def _active(self) -> int:
-        """Count what takes up a slot: unfinished resources, and claims without one yet."""
+    def _active(self) -> set[str]:
+        """Name what takes up a slot: unfinished resources, and claims without one yet."""
         works = self._caches.works
         without = {held.name for held in self._held if held.name not in works}
-        return len(self._caches.unfinished | without)
+        return self._caches.unfinished | without
 
     async def _write_resources(self) -> None:
         while True:
@@ -194,6 +223,10 @@ class Intake:
 
     async def _write(self, held: HeldClaim, claim: ClaimBody) -> None:
         """Write one resource, however long the API server takes to be there."""
+        if claim.broker != self._held.broker:
+            # After a broker was replaced, the next heartbeat says so; its Work may wait for it.
+            await self._give_back(held, "it is not from the broker that the heartbeat knows")
+            return
         pause = FIRST_PAUSE_SECONDS
         while True:
             try:
@@ -207,27 +240,48 @@ class Intake:
                 continue
             return
 
+    async def _give_back(self, held: HeldClaim, reason: str) -> None:
+        log.warning("work given back", reason=reason)
+        body = ReleaseWork(
+            claim_id=held.claim_id, reason=reason, delay_seconds=GIVE_BACK_DELAY_SECONDS
+        )
+        try:
+            await self._client.release_work(held.work_id, body)
+        except BrokkrError as error:
+            log.warning("release not taken", error=str(error))
+        self._held.drop(held.claim_id)
+
     async def _refuse(self, held: HeldClaim, error: InvalidWork) -> None:
         """Tell the broker at once: there will never be a resource to report from."""
         log.warning("work refused", error=str(error))
-        await complete_without_resource(self._client, held, f"WorkRefused: {error}")
-        self._held.drop(held.claim_id)
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                await complete_without_resource(self._client, held, f"WorkRefused: {error}")
+            except (BrokerUnavailable, LimitReached):
+                await asyncio.sleep(pause * self._jitter())
+                pause = min(pause * 2, WAIT_SECONDS)
+                continue
+            self._held.drop(held.claim_id)
+            return
 
 
 async def complete_without_resource(client: BrokerClient, held: HeldClaim, message: str) -> None:
-    """Complete a claim as failed that no Work resource can speak for."""
-    pause = FIRST_PAUSE_SECONDS
+    """
+    Complete a claim as failed that no Work resource can speak for.
+
+    Raises:
+        BrokerUnavailable: It is not known whether the broker has heard of it.
+        LimitReached: The broker will not hear of it now.
+    """
     body = CompleteWork(claim_id=held.claim_id, outcome="failed", message=message[:4096])
-    while True:
-        try:
-            await client.complete_work(held.work_id, body, trace=held.span)
-        except (Conflict, NotFound) as error:
-            log.warning("completion not taken", error=str(error))
-        except BrokerUnavailable:
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, WAIT_SECONDS)
-            continue
-        return
+    try:
+        await client.complete_work(held.work_id, body, trace=held.span)
+    except (BrokerUnavailable, LimitReached):
+        raise
+    except BrokkrError as error:
+        # Nothing was made of it: when its lease has run out the broker knows, too.
+        log.warning("completion not taken", error=str(error))
 
 
 def _known(work_type: str, types: Container[str]) -> str:

@@ -4,7 +4,8 @@ What Prometheus may know of an agent.
 Counters are counted where things happen; what is a state is read when somebody asks.
 """
 
-from collections.abc import Callable, Mapping
+from collections import Counter as Tally
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -86,12 +87,10 @@ class Metrics:
             registry=self.registry,
         )
 
-    def read_works_with(self, count: Callable[[], Mapping[str, int]], phases: list[str]) -> None:
-        """Count the Works of each phase whenever somebody asks."""
+    def read_works(self, counts: Tally[str], phases: list[str]) -> None:
+        """Read how many Works there are of each phase whenever somebody asks."""
         for phase in phases:
-            self.works.labels(phase=phase).set_function(
-                lambda phase=phase: count().get(phase, 0)  # type: ignore[misc]
-            )
+            self.works.labels(phase=phase).set_function(partial(counts.__getitem__, phase))
 
     def render(self) -> bytes:
         """Return all of them in Prometheus' text format."""

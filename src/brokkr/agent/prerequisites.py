@@ -24,6 +24,8 @@ from brokkr.work.model import Manifest
 log = structlog.get_logger()
 
 MAX_STRATEGIES: Final = 200
+MAX_SENTENCE: Final = 500
+"""What the broker takes of each."""
 
 _RELEASE = re.compile(r"v?(\d{1,6})\.(\d{1,6})")
 
@@ -81,7 +83,7 @@ class Prerequisites:
         """See what there is; an API server that is away leaves things as they were."""
         try:
             lacking = {
-                work_type: sentence
+                work_type: sentence[:MAX_SENTENCE]
                 for work_type, handler in self._handlers.items()
                 if (sentence := self._objection or await self._find_lack(handler)) is not None
             }

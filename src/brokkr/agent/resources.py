@@ -1,6 +1,8 @@
 """What intake, heartbeat and reporting write on Work resources; the controller reads it."""
 
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 from brokkr.agent.kinds import WORKS
@@ -21,10 +23,14 @@ from brokkr.wire.custom_resource import (
 )
 from brokkr.work.errors import InvalidWork
 from brokkr.work.model import Claim, Manifest, Work
+from brokkr.work.template import check_size
 
 CLAIM_LOST = "the claim was lost: the broker has given the work to somebody else"
 CANCEL_REQUESTED = "cancelled on request"
 CUT_OFF = "the lease ran out while the broker could not be reached"
+
+LONGEST_CLAIM_TIMEOUT_SECONDS: Final = 7 * 86400
+"""The longest that the broker lets anybody ask for."""
 
 
 async def create_work(
@@ -34,12 +40,14 @@ async def create_work(
     Write the Work resource of a claim, or adopt the one that an earlier process wrote.
 
     Raises:
-        InvalidWork: The API server refuses it, or the name is taken by something else.
+        InvalidWork: It is none, the API server refuses it, or the name is taken by something
+            else.
         KubeError: It cannot be done now.
     """
     spec = claim.resource.get("spec")
     if not isinstance(spec, dict):
         raise InvalidWork("resource.spec", "the broker sent a claim without a spec")
+    _check_claim(claim, spec)
     resource = render_claimed(
         spec,
         Claim(
@@ -57,6 +65,25 @@ async def create_work(
         raise InvalidWork("resource", str(error)) from error
     except KubeAlreadyExists:
         await _adopt(kube, namespace, resource)
+
+
+def _check_claim(claim: ClaimBody, spec: Manifest) -> None:
+    """Refuse what could be written, and not be read again, or not be what was claimed."""
+    if claim.round < 1:
+        raise InvalidWork("round", f"{claim.round} is none: they are counted from 1")
+    if spec.get("workType") != claim.work_type:
+        raise InvalidWork("resource.spec.workType", "is not the type that was claimed")
+    timeout = spec.get("claimTimeout")
+    if type(timeout) is not int or not 1 <= timeout <= LONGEST_CLAIM_TIMEOUT_SECONDS:
+        raise InvalidWork(
+            "resource.spec.claimTimeout",
+            f"must be a number from 1 to {LONGEST_CLAIM_TIMEOUT_SECONDS}",
+        )
+    template = spec.get("template")
+    if not isinstance(template, Mapping):
+        raise InvalidWork("resource.spec.template", "must be an object")
+    # What is too large for etcd, the API server says, may be tried again; for ever, then.
+    check_size(template)
 
 
 async def _adopt(kube: KubeClient, namespace: str, resource: Manifest) -> None:

@@ -6,9 +6,11 @@ that the broker raised, or :class:`~brokkr.work.errors.BrokerUnavailable`.
 """
 
 import asyncio
+import json
+import math
 import random
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from http import HTTPStatus
 from time import monotonic
 from types import TracebackType
@@ -65,6 +67,7 @@ _Parameter: TypeAlias = str | int | Sequence[str] | None
 
 TIMEOUT_SECONDS = 30
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
+MAX_PROBLEM_BYTES = 64 * 1024
 SILENCE_SECONDS = 45
 """A stream that says nothing for so long is broken: a broker speaks every 15 seconds."""
 PATIENCE_SECONDS = 120.0
@@ -84,7 +87,13 @@ class BrokerClient:
         """
         self._base = url.rstrip("/") + "/api/v1"
         self._session = aiohttp.ClientSession(
-            headers={"Authorization": f"Bearer {key}", "User-Agent": f"brokkr/{__version__}"},
+            headers={
+                "Authorization": f"Bearer {key}",
+                "User-Agent": f"brokkr/{__version__}",
+                "Accept-Encoding": "identity",
+            },
+            # What is packed is small until it is unpacked; so nothing is.
+            auto_decompress=False,
         )
 
     async def __aenter__(self) -> Self:
@@ -383,14 +392,15 @@ class BrokerClient:
             ) as response:
                 if response.status >= HTTPStatus.MULTIPLE_CHOICES:
                     raise problem.error_of(response.status, await _document(response))
-                return await _read(response)
+                return await _read(response, most=MAX_ANSWER_BYTES)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise BrokerUnavailable(f"no answer from {self._base}: {_words(error)}") from error
 
 
 def retry_after_of(error: BrokerUnavailable | LimitReached) -> float:
-    """Return after how many seconds it is worth trying again; 0 if nobody has said."""
-    return float(getattr(error, "retry_after", 0))
+    """Return after how many seconds it is worth trying again; 0 if nobody has said so."""
+    said = getattr(error, "retry_after", 0)
+    return said if isinstance(said, int | float) and 0 < said < math.inf else 0
 
 
 def _parameters(query: Mapping[str, _Parameter]) -> list[tuple[str, str]]:
@@ -403,13 +413,13 @@ def _parameters(query: Mapping[str, _Parameter]) -> list[tuple[str, str]]:
     ]
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes:
+async def _read(response: aiohttp.ClientResponse, *, most: int) -> bytes:
     """Read an answer, but not without end: who asks need not trust who answers."""
     content = bytearray()
     async for chunk in response.content.iter_any():
         content += chunk
-        if len(content) > MAX_ANSWER_BYTES:
-            raise BrokerUnavailable(f"an answer of more than {MAX_ANSWER_BYTES} bytes is none")
+        if len(content) > most:
+            raise BrokerUnavailable(f"an answer of more than {most} bytes is none")
     return bytes(content)
 
 
@@ -420,13 +430,16 @@ class _Over(Exception):
 async def _document(response: aiohttp.ClientResponse) -> Mapping[str, Any]:
     """Read a problem document; a proxy's error page is not one."""
     if response.content_type == problem.MEDIA_TYPE:
-        document = await response.json(content_type=None)
-        if isinstance(document, dict):
-            return document
+        content = await _read(response, most=MAX_PROBLEM_BYTES)
+        with suppress(ValueError, RecursionError):
+            document = json.loads(content)
+            if isinstance(document, dict):
+                return document
     after = response.headers.get("Retry-After", "")
+    is_number = after.isdecimal() and len(after) < 10
     return {
         "title": f"{response.status} {response.reason}",
-        **({"retry_after": int(after)} if after.isdecimal() else {}),
+        **({"retry_after": int(after)} if is_number else {}),
     }
 
 

@@ -119,7 +119,7 @@ def work_from_resource(resource: Manifest) -> Work:
             trace=trace_of(resource),
             status=status_from_resource(resource.get("status") or {}),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InvalidWork("", f"not a Work resource that Brokkr made: {error!r}") from error
 
 

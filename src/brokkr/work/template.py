@@ -95,7 +95,7 @@ def check_template(
         known = ", ".join(sorted(kinds))
         raise InvalidWork("work_type", f"{work_type!r} is not known; known types: {known}")
 
-    _check_size(template)
+    check_size(template)
     found = documents(template)
     if len(found) > MAX_DOCUMENTS:
         raise InvalidWork("template", f"has {len(found)} documents; at most {MAX_DOCUMENTS}")
@@ -112,7 +112,13 @@ def check_template(
         _check_build(found)
 
 
-def _check_size(template: Manifest) -> None:
+def check_size(template: Manifest) -> None:
+    """
+    Refuse a template that is too large or too deep, whatever it is.
+
+    Raises:
+        InvalidWork: Says which, and what the limit is.
+    """
     level: list[Any] = [template]
     values = depth = 0
     while level:

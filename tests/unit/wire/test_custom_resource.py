@@ -147,6 +147,14 @@ def test_a_resource_that_no_claim_made_is_refused(forged: dict[str, Any]) -> Non
         work_from_resource(forged)
 
 
+def test_a_claim_timeout_that_no_clock_can_count_is_refused() -> None:
+    resource = a_resource()
+    resource["spec"]["claimTimeout"] = 10**15
+
+    with pytest.raises(InvalidWork):
+        work_from_resource(resource)
+
+
 def test_a_completions_attempts_are_in_snake_case_and_leave_out_what_is_empty() -> None:
     attempt = Attempt(number=1, name="w-a1", uid="u", started_at=NOON, reason="PodEvicted")
 

@@ -55,9 +55,12 @@ async def carry_out(
     caches: Caches,
     handlers: Mapping[str, Handler],
     now: datetime,
-) -> None:
+) -> bool:
     """
     Do what the plan says.
+
+    Returns:
+        Whether the Work resource was written, so that it is another one now than was seen.
 
     Raises:
         KubeConflict: The Work has changed since it was observed; observe again.
@@ -79,14 +82,16 @@ async def carry_out(
                     await kube.delete(_resource(handler, handler.executor), work.namespace, name)
                 case DeleteWork():
                     await _delete(work, kube=kube, caches=caches, handlers=handlers)
-                    return
+                    return True
     except _Refused as refusal:
         status = _refused(work.status, str(refusal), now=now)
 
-    if status != work.status:
+    is_new = status != work.status
+    if is_new:
         await _write_status(work, status, kube=kube)
     for note in plan.notes:
         await _record(note, work, kube=kube, now=now)
+    return is_new
 
 
 def _resource(handler: Handler, kind: str) -> Resource:

@@ -9,6 +9,7 @@ import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 
@@ -48,6 +49,7 @@ class Caches:
             their Work is there: one that had ended is still the end of its attempt.
         departed_works: Finished Works that were deleted before the broker took their
             result, by name: the result is not lost with them.
+        phases: How many Works there are of each phase.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class Caches:
         self.unacknowledged: set[str] = set()
         self.departed: dict[str, Manifest] = {}
         self.departed_works: dict[str, Work] = {}
+        self.phases: Counter[str] = Counter()
         self._on_change = on_change
         self._of_work: dict[str, dict[str, Manifest]] = defaultdict(dict)
 
@@ -84,7 +87,7 @@ class Caches:
                 namespace,
                 label_selector=selector,
                 on_event=on_event,
-                keep=_identity,
+                keep=partial(_identity, label=selector.partition("=")[0]),
                 on_restart=on_restart,
             )
 
@@ -146,10 +149,6 @@ class Caches:
             for manifest in list(informer.cache.values()):
                 yield resource, manifest
 
-    def count_by_phase(self) -> Mapping[str, int]:
-        """Count the Works of each phase."""
-        return Counter(each.status.phase.value for each in self.works.values())
-
     def count_unreported(self) -> int:
         """Count the finished Works whose result the broker has not taken."""
         return len(self.unacknowledged - self.unfinished) + len(self.departed_works)
@@ -159,6 +158,8 @@ class Caches:
         self.unfinished.discard(name)
         self.unacknowledged.discard(name)
         before = self.works.pop(name, None)
+        if before is not None:
+            self.phases[before.status.phase.value] -= 1
         if event == "DELETED":
             for uid, manifest in list(self.departed.items()):
                 if _work_of(manifest) == name:
@@ -168,7 +169,10 @@ class Caches:
                 self.departed_works[name] = work
         elif (work := self._read(resource)) is not None:
             self.works[name] = work
-            if not work.status.phase.is_terminal:
+            self.phases[work.status.phase.value] += 1
+            if work.status.phase.is_terminal:
+                self._forget_attempts(name)
+            else:
                 self.unfinished.add(name)
             if work.acknowledged_at is None:
                 self.unacknowledged.add(name)
@@ -190,12 +194,24 @@ class Caches:
         # An object that vanished while nobody watched comes without all that it said.
         now = before if "kind" not in manifest else _KEEP.get(manifest["kind"], _all)(manifest)
         if event != "DELETED" and now is not None:
-            self._of_work[work_name][uid] = now
+            self._of_work[work_name][uid] = self._as_needed(now, work_name)
         elif now is not None and _work_of(now) == work_name and work_name in self.works:
             self.departed[uid] = now
         if not self._of_work[work_name]:
             del self._of_work[work_name]
         self._on_change(work_name)
+
+    def _forget_attempts(self, work_name: str) -> None:
+        for uid, manifest in self._of_work.get(work_name, {}).items():
+            self._of_work[work_name][uid] = self._as_needed(manifest, work_name)
+
+    def _as_needed(self, manifest: Manifest, work_name: str) -> Manifest:
+        """Forget all but the name of an object whose Work is over: it will only be deleted."""
+        work = self.works.get(work_name)
+        if work is None or not work.status.phase.is_terminal:
+            return manifest
+        metadata = {field: manifest["metadata"][field] for field in ("name", "uid")}
+        return {"kind": manifest["kind"], "metadata": metadata}
 
 
 def _work_of(manifest: Manifest) -> str | None:
@@ -207,11 +223,14 @@ def _is_unreported(work: Work) -> bool:
     return work.status.phase.is_terminal and work.acknowledged_at is None
 
 
-def _identity(manifest: dict[str, Any]) -> dict[str, Any]:
-    """Keep what tells an object from others, and whose it is."""
-    kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp", "labels")
+def _identity(manifest: dict[str, Any], *, label: str) -> dict[str, Any]:
+    """Keep what tells an object from others, and by this label whose it is."""
     metadata = manifest["metadata"]
-    return {"metadata": {field: metadata[field] for field in kept if field in metadata}}
+    kept = {field: metadata[field] for field in _IDENTITY}
+    return {"metadata": {**kept, "labels": {label: metadata["labels"][label]}}}
+
+
+_IDENTITY: Final = ("name", "uid", "resourceVersion", "creationTimestamp")
 
 
 # What is remembered of each kind: with thousands of Works, what nobody reads would be most

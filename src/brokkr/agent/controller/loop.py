@@ -67,6 +67,7 @@ class Controller:
         self._metrics = metrics
         self._on_step = on_step
         self._steps: dict[str, str] = {}
+        self._written_over: dict[str, str] = {}
         self.workqueue = workqueue
         self.last_looked_at: dict[str, datetime] = {}
 
@@ -100,10 +101,16 @@ class Controller:
             return await self._reconcile(name)
 
     async def _reconcile(self, name: str) -> timedelta | None:
+        work = self._caches.works.get(name)
+        if work is not None and work.resource_version == self._written_over.get(name):
+            # An event of an attempt was faster than that of our own write, which will
+            # bring the Work back.  To act on what was before it could only be refused.
+            return None
         seen = await observe(name, kube=self._kube, caches=self._caches, handlers=self._handlers)
         if seen is None:  # deleted meanwhile
             self.last_looked_at.pop(name, None)
             self._steps.pop(name, None)
+            self._written_over.pop(name, None)
             return None
 
         structlog.contextvars.bind_contextvars(**about(seen.work))
@@ -112,7 +119,7 @@ class Controller:
         if not self._may_touch(seen.work):
             return None
         plan = decide(seen, now=now, policy=self._policy)
-        await carry_out(
+        is_written = await carry_out(
             plan,
             seen,
             kube=self._kube,
@@ -120,6 +127,8 @@ class Controller:
             handlers=self._handlers,
             now=now,
         )
+        if is_written:
+            self._written_over[name] = seen.work.resource_version
         self._count(seen.work, plan.status)
         self._note_step(seen)
         return plan.requeue_after

@@ -11,7 +11,7 @@ What can go wrong at an API server, as facts that callers treat differently.
     ├── KubeForbidden        401, 403
     ├── KubeInvalid          any other 4xx: the same request will fail again
     ├── KubeExpired          410  this point of the history is gone: list again
-    ├── KubeUnavailable      no answer in time, 429 or 5xx: try again later
+    ├── KubeUnavailable      no answer in time, 405, 429 or 5xx: try again later
     └── KubeConfigInvalid    nothing was sent: the configuration is not usable
 
 The HTTP library's own errors stop in :mod:`brokkr.agent.kube.client`.
@@ -20,7 +20,7 @@ The HTTP library's own errors stop in :mod:`brokkr.agent.kube.client`.
 from collections.abc import Mapping
 from datetime import timedelta
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 
 class KubeError(Exception):
@@ -72,6 +72,10 @@ class KubeConfigInvalid(KubeError):
     """There is no usable configuration; the message says what is wrong with which file."""
 
 
+# While a definition is being deleted, its objects may not be created: 405.
+_FOR_NOW: Final = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.METHOD_NOT_ALLOWED)
+
+
 def error_of(
     code: int, status: Mapping[str, Any], *, retry_after: timedelta | None = None
 ) -> KubeError:
@@ -83,7 +87,7 @@ def error_of(
         status: The object; empty if the response carried none.
     """
     message = status.get("message") or f"HTTP {code}"
-    if code >= HTTPStatus.INTERNAL_SERVER_ERROR or code == HTTPStatus.TOO_MANY_REQUESTS:
+    if code >= HTTPStatus.INTERNAL_SERVER_ERROR or code in _FOR_NOW:
         return KubeUnavailable(message, retry_after=retry_after)
     match code:
         case HTTPStatus.NOT_FOUND if not (status.get("details") or {}).get("name"):

@@ -31,6 +31,7 @@ from brokkr.agent.kube.errors import (
         (410, {}, KubeExpired),
         (413, {}, KubeInvalid),
         (422, {}, KubeInvalid),
+        (405, {}, KubeUnavailable),
         (429, {}, KubeUnavailable),
         (500, {}, KubeUnavailable),
         (504, {}, KubeUnavailable),
