@@ -60,7 +60,7 @@ async def stage(  # noqa: PLR0917 - fixtures
     settings = BrokerSettings(stale_claim_interval_seconds=0.2, **configured)
     key = await create_admin_key(database_url)
     async with serving(settings, database_url) as app, BrokerClient(app.url, key) as admin:
-        broker = RunningBroker(url=app.url, database_url=database_url, admin=admin)
+        broker = RunningBroker(url=app.url, database_url=database_url, admin=admin, parts=app.parts)
         yield await a_stage(broker, kube, agent_kubeconfig, namespace)
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+FOLDERS = ("docs", "charts", "examples")
 DOCUMENTS = sorted(
-    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "charts").rglob("*.md")]
+    [*ROOT.glob("*.md"), *(each for one in FOLDERS for each in (ROOT / one).rglob("*.md"))]
 )
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")

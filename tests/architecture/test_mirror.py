@@ -38,7 +38,7 @@ TESTED_ELSEWHERE = {
     },
     "integration/broker/api/test_problems.py": {
         "broker/api/door.py",
-        "client.py",
+        "client/endpoints.py",
     },
     "integration/broker/api/test_agents.py": {"broker/db/agents.py"},
     "integration/broker/api/test_events.py": {"broker/followers.py"},

@@ -50,11 +50,12 @@ async def _is_ready(parts: Broker) -> bool:
 
 @dataclass(frozen=True)
 class RunningBroker:
-    """Where it is, and an admin's client for it."""
+    """Where it is, an admin's client for it, and its parts."""
 
     url: str
     database_url: str
     admin: BrokerClient
+    parts: Broker
 
 
 @pytest.fixture
@@ -65,4 +66,4 @@ async def broker(database_url: str) -> AsyncIterator[RunningBroker]:
         serving(BrokerSettings(stale_claim_interval_seconds=0.2), database_url) as app,
         BrokerClient(app.url, key) as admin,
     ):
-        yield RunningBroker(url=app.url, database_url=database_url, admin=admin)
+        yield RunningBroker(url=app.url, database_url=database_url, admin=admin, parts=app.parts)

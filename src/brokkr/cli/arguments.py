@@ -3,28 +3,11 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
-
-from brokkr.wire.documents import parse_yaml, template_of
-from brokkr.work.errors import InvalidInput, InvalidWork, MalformedBody
-
-_Body = TypeVar("_Body", bound=BaseModel)
-
-
-def body_of(model: type[_Body], **fields: Any) -> _Body:
-    """
-    Make the body of a request.
-
-    Raises:
-        InvalidInput: Something is out of bounds.
-    """
-    try:
-        return model.model_validate(fields)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise InvalidInput(".".join(map(str, first["loc"])), first["msg"]) from error
+from brokkr.client import submission
+from brokkr.client.submission import parse_template
+from brokkr.work.errors import InvalidInput
 
 
 def parse_pairs(pairs: Sequence[str], *, option: str) -> dict[str, str]:
@@ -68,12 +51,6 @@ def read_template(file: Path) -> dict[str, Any]:
         InvalidInput: It cannot be read, is empty, or holds something else than objects.
         MalformedBody: It is not YAML.
     """
-    try:
-        content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
-        return dict(template_of(parse_yaml(content)))
-    except OSError as error:
-        raise InvalidInput(str(file), error.strerror or str(error)) from error
-    except InvalidWork as error:
-        raise InvalidInput(str(file), error.problem) from error
-    except MalformedBody as error:
-        raise MalformedBody(f"{file}: {error}") from error
+    if str(file) == "-":
+        return parse_template(sys.stdin.buffer.read(), name="-")
+    return submission.read_template(file)

@@ -8,7 +8,7 @@ is picked up late is the same story.
 import asyncio
 import re
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Final
@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from brokkr.cli.output import plain, render_time
 from brokkr.client import BrokerClient
+from brokkr.client.asynchronous import patiently, watch
 from brokkr.wire.bodies import Moment, WorkBody, WorkState
 from brokkr.wire.events import WorkEvent
 from brokkr.work.errors import BrokerUnavailable, LimitReached
@@ -34,23 +35,18 @@ async def follow(client: BrokerClient, work: WorkBody, *, say: Say) -> WorkBody:
     Raises:
         BrokerUnavailable: The broker did not answer for two minutes.
     """
-    after = 0
 
     def away(error: BrokerUnavailable | LimitReached) -> None:
         say(f"the broker does not answer; asking again ({error})")
 
     try:
-        while True:
-            async for event in client.follow_events(work.id, after=after, away=away):
-                after = event.number
+        async with aclosing(watch(client, work.id, away=away)) as events:
+            async for event in events:
                 seconds = (event.at - work.created_at).total_seconds()
                 say(f"{seconds:7.1f} s  {plain(render_event(event))}")
                 if event.kind == "submitted" and _matches_nobody(work):
                     say(f"{seconds:7.1f} s  waiting: no agent matches the target")
-            with suppress(BrokerUnavailable):
-                work = await client.get_work(work.id)
-                if work.status.is_finished:  # and was not queued again this moment
-                    return work
+        return await patiently(lambda: client.get_work(work.id))
     except asyncio.CancelledError:
         say(
             f"not followed any more; the work goes on\n"

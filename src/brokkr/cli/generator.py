@@ -4,10 +4,10 @@ from typing import Annotated
 
 import typer
 
-from brokkr.cli.arguments import body_of
 from brokkr.cli.output import Format, Output, render_columns, render_time, show
 from brokkr.cli.run import run
 from brokkr.cli.settings import ConfigFile, Key, Url, connect
+from brokkr.client.submission import body_of
 from brokkr.wire.tenants import (
     CreatedGenerator,
     CreateGenerator,

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from brokkr.agent.settings import AgentSettings
 from brokkr.broker.settings import BrokerSettings, DatabaseSettings
 from brokkr.client import BrokerClient
+from brokkr.client.asynchronous import DEFAULT_URL
 from brokkr.configuration import load
 from brokkr.work.errors import Unauthenticated
 
@@ -39,9 +40,7 @@ class ClientSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    url: str = Field(
-        default="http://127.0.0.1:3000", description="Where the broker is, without /api/v1."
-    )
+    url: str = Field(default=DEFAULT_URL, description="Where the broker is, without /api/v1.")
     key: SecretStr | None = Field(default=None, description="The API key to use.")
 
 

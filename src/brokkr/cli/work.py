@@ -9,7 +9,7 @@ from uuid import UUID
 import typer
 import yaml
 
-from brokkr.cli.arguments import body_of, parse_pairs, read_template
+from brokkr.cli.arguments import parse_pairs, read_template
 from brokkr.cli.facts import (
     list_facts,
     list_result_facts,
@@ -24,6 +24,7 @@ from brokkr.cli.output import Format, Output, plain, render_facts, render_time, 
 from brokkr.cli.run import run
 from brokkr.cli.settings import ConfigFile, Key, Url, connect
 from brokkr.client import BrokerClient
+from brokkr.client.submission import body_of
 from brokkr.wire.bodies import (
     ReleaseWork,
     RequeueWork,

@@ -11,10 +11,11 @@ import pytest
 import yaml
 
 from brokkr.client import BrokerClient
-from brokkr.wire.bodies import ClaimBody, ClaimSome, CompleteWork, RegisterAgent, ReportProgress
+from brokkr.wire.bodies import RegisterAgent
 from brokkr.wire.tenants import CreateGenerator
 from support.broker import RunningBroker
 from support.command_line import CommandLine
+from support.played_agent import PlayedAgent
 from support.templates import a_build, a_config_map
 
 RESULT = {
@@ -23,26 +24,6 @@ RESULT = {
     "size": 1536,
     "git": {"commit_sha": "f00", "commit_author": "Ada", "branch": "main"},
 }
-
-
-class PlayedAgent:
-    """Claims one Work after the other, and says of it what the test wants."""
-
-    def __init__(self, client: BrokerClient, agent_id: UUID) -> None:
-        self.client = client
-        self.agent_id = agent_id
-
-    async def claim(self) -> ClaimBody:
-        (claim,) = await self.client.claim_some(self.agent_id, ClaimSome(wait=20))
-        return claim
-
-    async def progress(self, claim: ClaimBody, **fields: object) -> None:
-        body = ReportProgress(claim_id=claim.claim_id, **{"attempt": 1, **fields})
-        await self.client.report_progress(claim.id, body)
-
-    async def complete(self, claim: ClaimBody, outcome: str, **fields: object) -> None:
-        body = CompleteWork(claim_id=claim.claim_id, outcome=outcome, **fields)
-        await self.client.complete_work(claim.id, body)
 
 
 @pytest.fixture

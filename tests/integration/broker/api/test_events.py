@@ -384,13 +384,11 @@ async def _is_away(away: list[Exception]) -> bool:
 async def test_the_client_gives_up_after_a_while(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("brokkr.client.PATIENCE_SECONDS", 0)
-    monkeypatch.setattr("brokkr.client.RECONNECT_SECONDS", 0)
     work_id = await a_work(served)
     served.broker.followers.limit = 0
     monkeypatch.setattr("brokkr.broker.followers._RETRY_AFTER_SECONDS", 0)
 
     with pytest.raises(LimitReached):
-        await anext(served.admin.follow_events(work_id))
+        await anext(served.admin.follow_events(work_id, patience_seconds=0))
     with pytest.raises(WorkNotFound):
         await anext(served.admin.follow_events(uuid4()))

@@ -1,5 +1,5 @@
 """
-The broker's REST API, one method for each endpoint.  Used by the agent and the CLI.
+The broker's REST API, one method for each endpoint; each asks once.
 
 Whatever goes wrong leaves as a :class:`~brokkr.work.errors.BrokkrError`: the same class
 that the broker raised, or :class:`~brokkr.work.errors.BrokerUnavailable`.
@@ -7,6 +7,7 @@ that the broker raised, or :class:`~brokkr.work.errors.BrokerUnavailable`.
 
 import asyncio
 import json
+import math
 import random
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
@@ -106,6 +107,10 @@ class BrokerClient:
         traceback: TracebackType | None,
     ) -> None:
         """Close the connections."""
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
         await self._session.close()
 
     async def submit_work(self, body: SubmitWork, *, trace: TraceContext | None = None) -> WorkBody:
@@ -140,6 +145,7 @@ class BrokerClient:
         *,
         after: int = 0,
         away: Callable[[BrokerUnavailable | LimitReached], None] | None = None,
+        patience_seconds: float = PATIENCE_SECONDS,
     ) -> AsyncGenerator[WorkEvent]:
         """
         Yield what happened to a Work, and what happens, until it is finished.
@@ -149,9 +155,10 @@ class BrokerClient:
         Args:
             after: The number of the last event that is known.
             away: Told once each time that the broker does not serve the stream.
+            patience_seconds: How long to go on without a broker.
 
         Raises:
-            BrokerUnavailable: There was no broker for :data:`PATIENCE_SECONDS`.
+            BrokerUnavailable: There was no broker for so long.
             LimitReached: As many follow Work there, for as long.
             WorkNotFound: There is no such Work for this key.
         """
@@ -166,13 +173,13 @@ class BrokerClient:
                             pause, after = 0, event.number
                             yield event
             except (BrokerUnavailable, LimitReached) as error:
-                pause = max(pause, getattr(error, "retry_after", 0))
                 if away_since is None:
                     away_since = monotonic()
                     if away is not None:
                         away(error)
-                elif monotonic() - away_since > PATIENCE_SECONDS:
+                if monotonic() - away_since >= patience_seconds:
                     raise
+                pause = min(max(pause, retry_after_of(error)), patience_seconds)
             except _Over:
                 return
             # Those whose broker was stopped must not all come back at once.
@@ -390,6 +397,12 @@ class BrokerClient:
             raise BrokerUnavailable(f"no answer from {self._base}: {_words(error)}") from error
 
 
+def retry_after_of(error: BrokerUnavailable | LimitReached) -> float:
+    """Return after how many seconds it is worth trying again; 0 if nobody has said so."""
+    said = getattr(error, "retry_after", 0)
+    return said if isinstance(said, int | float) and 0 < said < math.inf else 0
+
+
 def _parameters(query: Mapping[str, _Parameter]) -> list[tuple[str, str]]:
     """Render what was given; a parameter of several values stands there several times."""
     return [
@@ -422,7 +435,12 @@ async def _document(response: aiohttp.ClientResponse) -> Mapping[str, Any]:
             document = json.loads(content)
             if isinstance(document, dict):
                 return document
-    return {"title": f"{response.status} {response.reason}"}
+    after = response.headers.get("Retry-After", "")
+    is_number = after.isdecimal() and len(after) < 10
+    return {
+        "title": f"{response.status} {response.reason}",
+        **({"retry_after": int(after)} if is_number else {}),
+    }
 
 
 def _words(error: Exception) -> str:
