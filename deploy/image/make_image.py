@@ -113,21 +113,19 @@ def _build(to: Path, *, base: str | Path, wheels: Path, extras: str, source: str
             SOURCE_DATE_EPOCH=str(epoch),
         )
         # One storage per build: nothing is shared, so nothing needs locks or cleaning.
-        storage, runs = f"{scratch}/storage", f"{scratch}/run"
+        storage, runs, made = f"{scratch}/storage", f"{scratch}/run", Path(scratch, "layout")
         buildah = ("buildah", "--storage-driver", "vfs", "--root", storage, "--runroot", runs)
         if isinstance(base, Path):
             to_storage = f"containers-storage:[vfs@{storage}+{runs}]localhost/brokkr-base"
             _run("skopeo", "copy", "--quiet", f"oci:{base}", to_storage)
         _run(
             *(*buildah, "bud", "--quiet", "--isolation", "chroot", "--format", "oci"),
-            *("--timestamp", str(epoch), "--identity-label=false"),
+            *("--timestamp", str(epoch), "--disable-compression=false", "--identity-label=false"),
             *(f"--build-arg={name}={value}" for name, value in arguments.items()),
             *(f"--build-context=wheels={wheels}", f"--build-context=dist={dist}"),
             *("--ignorefile", ROOT / ".containerignore", "--file", ROOT / "Containerfile"),
-            *("--tag", "localhost/brokkr", ROOT),
+            *("--tag", f"oci:{made}:{__version__}", ROOT),
         )
-        made = Path(scratch, "layout")
-        _run(*buildah, "push", "--quiet", "localhost/brokkr", f"oci:{made}:{__version__}")
         if to.exists():
             to.rename(Path(scratch, "before"))
         made.rename(to)
