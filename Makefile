@@ -6,7 +6,8 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit fmt lint types contracts coverage docs ci bench charts manifests lock clean
+.PHONY: help setup demo test unit image test-image fmt lint types contracts coverage docs ci bench charts
+.PHONY: manifests lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +33,13 @@ test: setup ## Run all tests, on real PostgreSQL, kube-apiserver, git, buildah a
 unit: setup ## Run the tests that start nothing
 	@$(BIN)/python -m pytest tests/unit tests/architecture
 
+image: setup ## Build the image of broker and agent into build/image; OPTIONS=--help lists more
+	@$(BIN)/python deploy/image/make_image.py $(OPTIONS)
+
+test-image: setup ## Build the image twice, look into it, and run broker and agent from it
+	@$(BIN)/brokkr local prepare
+	@$(BIN)/python -m pytest -m image tests/image
+
 fmt: setup ## Format the code
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix --quiet .
@@ -50,7 +58,7 @@ coverage: setup ## Show what the last `make test` did not reach; fail below 80 %
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report --fail-under=80
 
-ci: lint types contracts test coverage ## All that a change has to pass
+ci: lint types contracts test coverage test-image ## All that a change has to pass
 
 docs: setup ## Build the documentation as a site, into build/docs; a warning is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet

@@ -18,13 +18,15 @@ pytest_plugins = [
     "support.local",
 ]
 
+_ONLY_WHEN_ASKED_FOR = ("image", "scale")
 _MARKED_BY_FIXTURE = {"control_plane": "kube", "postgres_server": "postgres"}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark a test by what it asks for, and leave out what is run only when asked for."""
-    if "scale" not in config.option.markexpr:
-        items[:] = [item for item in items if not item.get_closest_marker("scale")]
+    for mark in _ONLY_WHEN_ASKED_FOR:
+        if mark not in config.option.markexpr:
+            items[:] = [item for item in items if not item.get_closest_marker(mark)]
     for item in items:
         for fixture in getattr(item, "fixturenames", ()):
             if fixture in _MARKED_BY_FIXTURE:
