@@ -29,6 +29,7 @@ class HeldClaim:
     Attributes:
         lease_seconds: How long it lives without being renewed, from when the broker said so.
         renewed_at: When that was, in seconds of a clock that nobody sets.
+        work_type: As the claim's answer said, if it came to this process.
         unwritten: The claim's answer, while its Work resource has yet to be created.
     """
 
@@ -37,6 +38,7 @@ class HeldClaim:
     round: int
     lease_seconds: float
     renewed_at: float
+    work_type: str = ""
     unwritten: ClaimBody | None = None
 
     @property

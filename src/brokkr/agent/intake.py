@@ -108,6 +108,7 @@ class Intake:
         held = self._held.confirm(
             claim.id, claim.claim_id, round=claim.round, lease_seconds=claim.lease_seconds
         )
+        held.work_type = claim.work_type
         if held.unwritten is None and (known is None or name not in self._caches.works):
             held.unwritten = claim
             self._unwritten.put_nowait(held)
@@ -184,9 +185,10 @@ class Intake:
         free = self.capacity.free
         limits = self._settings.max_concurrent_by_type
         works = self._caches.works
-        unfinished = Counter(works[name].work_type for name in self._caches.unfinished)
+        active = Counter(works[name].work_type for name in self._caches.unfinished)
+        active.update(held.work_type for held in self._held if held.name not in works)
         rooms = {
-            each: min(free, limits[each] - unfinished[each]) if each in limits else free
+            each: min(free, limits[each] - active[each]) if each in limits else free
             for each in self._prerequisites.available
         }
         return {each: room for each, room in rooms.items() if room > 0}
