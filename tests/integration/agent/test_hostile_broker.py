@@ -185,8 +185,8 @@ def impatience() -> Iterator[None]:
     """Let the agents here wait for a second where others wait for half a minute."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("brokkr.client.endpoints.TIMEOUT_SECONDS", 1)
-        patch.setattr("brokkr.agent.intake.WAIT_SECONDS", 1.0)
-        patch.setattr("brokkr.agent.heartbeat.LONGEST_INTERVAL", timedelta(seconds=0.5))
+        patch.setattr("brokkr.agent.intake.WAIT_SECONDS", 0.3)
+        patch.setattr("brokkr.agent.heartbeat.LONGEST_INTERVAL", timedelta(seconds=0.2))
         patch.setattr("brokkr.agent.heartbeat.AWAY_INTERVAL", timedelta(seconds=0.2))
         yield
 
