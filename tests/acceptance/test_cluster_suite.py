@@ -87,15 +87,14 @@ async def test_ended_midway_it_removes_all_that_it_made_and_no_more(tmp_path: Pa
     """In a cluster that knows no Work, and where nobody runs a build."""
     stand_in = files("brokkr.local.build_runner") / "crds.yaml"
     crds = [each for each in yaml.safe_load_all(stand_in.read_text()) if each]
-    variables = variables_for(
-    )
     async with (
         control_plane(tmp_path / "kubernetes", print, crds=crds) as plane,
         KubeClient(KubeConfig.load(plane.kubeconfig)) as kube,
     ):
         await prepare(kube)
         before = await everything(kube)
-        variables["KUBECONFIG"] = str(plane.kubeconfig)
+        nowhere = "127.0.0.1:1"
+        variables = variables_for(plane.kubeconfig, registry=nowhere, git_url=f"http://{nowhere}")
         async with the_suite(variables, tmp_path) as process:
 
             async def has_begun() -> bool:
