@@ -6,11 +6,11 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit image test-image fmt lint types contracts coverage docs ci bench charts
-.PHONY: manifests lock clean
+.PHONY: help setup demo test unit image test-image test-cluster cluster-sample fmt lint types contracts
+.PHONY: coverage docs ci bench charts manifests lock clean
 
 help: ## Print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED) ## Make .venv with everything in it
 
@@ -39,6 +39,13 @@ image: setup ## Build the image of broker and agent into build/image; OPTIONS=--
 test-image: setup ## Build the image twice, look into it, and run broker and agent from it
 	@$(BIN)/brokkr local prepare
 	@$(BIN)/python -m pytest -m image tests/image
+
+test-cluster: setup ## Run the end-to-end suite against a cluster of yours: KUBECONFIG=, and what it asks for
+	@$(BIN)/python -m pytest -m cluster tests/cluster
+
+cluster-sample: setup ## Write the repository that test-cluster builds from into build/sample.git
+	@$(BIN)/brokkr local prepare
+	@PYTHONPATH=tests $(BIN)/python tests/cluster/publish_sample.py build
 
 fmt: setup ## Format the code
 	@$(BIN)/ruff format .

@@ -16,9 +16,10 @@ pytest_plugins = [
     "support.postgres",
     "support.agent",
     "support.local",
+    "support.any_cluster",
 ]
 
-_ONLY_WHEN_ASKED_FOR = ("image", "scale")
+_ONLY_WHEN_ASKED_FOR = ("cluster", "image", "scale")
 _MARKED_BY_FIXTURE = {"control_plane": "kube", "postgres_server": "postgres"}
 
 

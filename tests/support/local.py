@@ -198,7 +198,7 @@ async def local_mode(folder: Path) -> AsyncIterator[Local]:
             folder / "local",
             say=print,
             ports=Ports(broker=0, registry=0, git=0),
-            sources=[EXAMPLE, _write_sample(folder / "sample")],
+            sources=[EXAMPLE, write_sample(folder / "sample")],
             credentials=CREDENTIALS,
         ) as system,
         BrokerClient(system.broker_url, system.admin_key) as broker,
@@ -264,7 +264,8 @@ async def inspect(image: str, *options: str) -> dict[str, Any]:
     return inspected
 
 
-def _write_sample(folder: Path) -> Path:
+def write_sample(folder: Path) -> Path:
+    """Write what the repository ``sample`` has, but for the busybox, into a new folder."""
     folder.mkdir()
     for name, content in _SAMPLE.items():
         (folder / name).write_text(content)

@@ -16,7 +16,7 @@ a file with a token of the agent's ServiceAccount, which is renewed here.
 # minutes is early enough for both, and the agent reads the file again each minute.
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -43,6 +43,7 @@ from brokkr.agent.kube.permissions import (
     render_permissions,
 )
 from brokkr.local.folder import write_private
+from brokkr.work.model import Manifest
 
 _LIFETIME: Final = timedelta(days=1)
 _RENEW_EVERY: Final = timedelta(minutes=10)
@@ -65,6 +66,7 @@ async def agent_kubeconfig(
     say: Callable[[str], None],
     namespace: str = WORK_NAMESPACE,
     agent_namespace: str = AGENT_NAMESPACE,
+    permissions: Sequence[Manifest] | None = None,
     renew_every: timedelta = _RENEW_EVERY,
 ) -> AsyncIterator[Path]:
     """
@@ -76,13 +78,17 @@ async def agent_kubeconfig(
         say: Told when the token cannot be renewed.
         namespace: Where Work is run; it exists.
         agent_namespace: Where the ServiceAccount is; made if it is not there.
+        permissions: What is applied, the ServiceAccount included; if not given, what
+            :func:`render_permissions` says.
 
     Raises:
         KubeError: The administrator is none, or the API server is away.
     """
     token, kubeconfig = _prepare(folder)
     async with KubeClient(KubeConfig.load(admin)) as kube:
-        await _grant(kube, namespace, agent_namespace)
+        if permissions is None:
+            permissions = render_permissions(namespace=namespace, agent_namespace=agent_namespace)
+        await _grant(kube, agent_namespace, permissions)
         await _renew(kube, agent_namespace, token)
         write_private(kubeconfig, yaml.safe_dump(_with_token(admin, token), sort_keys=False))
         await _until_in_force(kubeconfig, namespace)
@@ -102,9 +108,9 @@ def _prepare(folder: Path) -> tuple[Path, Path]:
     return folder.resolve() / "token", folder / "kubeconfig"
 
 
-async def _grant(kube: KubeClient, namespace: str, agent_namespace: str) -> None:
+async def _grant(kube: KubeClient, agent_namespace: str, permissions: Sequence[Manifest]) -> None:
     home = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": agent_namespace}}
-    for each in (home, *render_permissions(namespace=namespace, agent_namespace=agent_namespace)):
+    for each in (home, *permissions):
         await kube.apply(_GRANTED[each["kind"]], each["metadata"].get("namespace"), each)
 
 
