@@ -16,7 +16,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from brokkr.agent.kinds import BUILDS, NAMESPACES, SECRETS
+from brokkr.agent.kinds import (
+    BUILDS,
+    CLUSTER_ROLES,
+    CRDS,
+    NAMESPACES,
+    SECRETS,
+    SERVICE_ACCOUNTS,
+)
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.config import KubeConfig
 from brokkr.local.control_plane import control_plane
@@ -68,10 +75,12 @@ def variables_for(kubeconfig: Path, *, registry: str, git_url: str) -> dict[str,
 @pytest.mark.build
 @pytest.mark.kube
 @pytest.mark.postgres
+@pytest.mark.timeout(300)
 async def test_it_passes_in_local_mode(local: Local, tmp_path: Path) -> None:
     variables = variables_for(
         local.system.kubeconfig, registry=local.system.registry, git_url=local.system.git_url
     )
+    before = await versions_of_what_agents_share(local.kube)
     async with the_suite(variables, tmp_path) as process:
         output, _ = await process.communicate()
 
@@ -79,6 +88,15 @@ async def test_it_passes_in_local_mode(local: Local, tmp_path: Path) -> None:
     assert "8 passed" in output.decode()
     left = [each for each in await everything(local.kube) if "brokkr-test-" in f"{each}"]
     assert left == []
+    assert await versions_of_what_agents_share(local.kube) == before
+
+
+async def versions_of_what_agents_share(kube: KubeClient) -> list[str]:
+    """Read the versions, which each write changes, of what the agents of a cluster share."""
+    return [
+        (await kube.get(resource, None, name))["metadata"]["resourceVersion"]
+        for resource, name in ((CRDS, "works.brokkr.io"), (CLUSTER_ROLES, "brokkr-agent"))
+    ]
 
 
 @pytest.mark.kube
@@ -116,6 +134,18 @@ async def prepare(kube: KubeClient) -> None:
     for name in (CLONE_SECRET, PUSH_SECRET):
         secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}}
         await kube.create(SECRETS, NAMESPACE, {**secret, "stringData": {"a": "b"}})
+
+    async def accounts_are_there() -> bool:
+        """Say whether the cluster has made all that it makes of its own accord."""
+        spaces, _ = await kube.list(NAMESPACES, None)
+        accounts, _ = await kube.list(SERVICE_ACCOUNTS, None)
+        return {each["metadata"]["name"] for each in spaces} == {
+            each["metadata"]["namespace"]
+            for each in accounts
+            if each["metadata"]["name"] == "default"
+        }
+
+    await eventually(accounts_are_there)
 
 
 async def test_what_it_is_not_told_it_asks_for_in_one_message(tmp_path: Path) -> None:
