@@ -180,12 +180,12 @@ async def test_a_build_whose_definition_goes_is_missing_and_is_tried_again_when_
             return any(each.get("uid") for each in status.get("attempts", ()))
 
         await eventually(is_recorded)
-        played.outcome = success
         await remove(stage.kube, of_runs)
         reason = await until_it_lacks(stage, "the cluster has no buildruns.shipwright.io")
         await says_it_is_not_ready(stage, reason)
         assert (await stage.broker.admin.get_work(submitted.id)).status is WorkState.CLAIMED
 
+        played.outcome = success
         await apply(stage.kube, of_runs)
         work = await stage.finished(submitted, within=60)
         await becomes_ready(stage)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import asyncio
 import signal
 from pathlib import Path
 from uuid import uuid4
@@ -186,7 +187,9 @@ async def test_an_agent_that_is_told_to_stop_ends_well(tmp_path: Path) -> None:
     words = ("--kubeconfig", "kubeconfig", "--broker-url", "http://127.0.0.1:1", "--key", "k")
     async with CommandLine(tmp_path).started("agent", "run", *words) as process:
         assert process.stderr is not None
-        assert b"server not reached" in await process.stderr.readline()
+        async with asyncio.timeout(30):
+            while b"server not reached" not in await process.stderr.readline():
+                assert process.returncode is None
         process.send_signal(signal.SIGTERM)
         await process.communicate()
 
