@@ -1,8 +1,8 @@
 """``brokkr agent`` against a real broker."""
 
+import asyncio
 import json
 import re
-import asyncio
 import signal
 from pathlib import Path
 from uuid import uuid4
