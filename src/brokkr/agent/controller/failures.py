@@ -44,7 +44,7 @@ TABLE: Final = (
     Row(
         reason=INVALID_TEMPLATE,
         retry=Retry.NEVER,
-        why="the agent will not have the template, or its policy forbids it",
+        why="the agent itself will not have the template",
     ),
     Row(
         reason=UNKNOWN_WORK_TYPE,
