@@ -54,7 +54,10 @@ WINDOW_SECONDS = 30
 COUNTED = (50, 2)
 PATIENCE_SECONDS = 120
 """For one round, or for a start; a round that takes longer is given up, and that is said."""
-_ON_ITS_OWN = ("list ", "watch ", "get customresourcedefinitions", "get namespaces")
+_ON_ITS_OWN = (
+    *("list ", "watch ", "get what is served"),
+    *("get customresourcedefinitions", "get namespaces"),
+)
 """What an agent asks whether there is Work or not."""
 
 

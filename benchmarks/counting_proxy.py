@@ -75,6 +75,8 @@ def _name_of(request: web.Request) -> str:
     """Name a request as RBAC does: its verb and its resource."""
     parts = request.path.strip("/").split("/")
     rest = parts[2:] if parts[0] == "api" else parts[3:]
+    if not rest:
+        return "get what is served"
     if rest[0] == "namespaces" and len(rest) > 2:
         rest = rest[2:]
     resource = "/".join([rest[0], *rest[2:]])
