@@ -266,7 +266,7 @@ async def test_work_that_is_held_or_over_is_told_in_a_sentence(queue: Queue) -> 
     )
 
 
-async def test_ten_thousand_agents_are_explained_in_a_moment(queue: Queue) -> None:
+async def test_ten_thousand_agents_are_explained_well_within_a_second(queue: Queue) -> None:
     await queue.pool.execute(
         "INSERT INTO agents (id, name, cluster_name, labels, annotations, last_seen_at, capacity,"
         " capabilities)"
@@ -285,4 +285,4 @@ async def test_ten_thousand_agents_are_explained_in_a_moment(queue: Queue) -> No
     assert found.counts == {Rule.MAY_CLAIM: 100, Rule.DOES_NOT_MATCH: 9900}
     assert len(found.agents) == explain.SHOWN
     assert {each.rule for each in found.agents} == {Rule.MAY_CLAIM}
-    assert seconds < 5  # a look at each would take minutes
+    assert seconds < 1
