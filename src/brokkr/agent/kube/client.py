@@ -37,6 +37,9 @@ FIELD_MANAGER: Final = "brokkr-agent"
 Listed: TypeAlias = tuple[list[dict[str, Any]], str]
 """Objects, and the resource version from which to watch for what changes after them."""
 
+Page: TypeAlias = tuple[list[dict[str, Any]], str, bool]
+"""Some of the objects, their resource version, and whether a list begins with them."""
+
 _PAGE: Final = 500
 _JSON: Final = "application/json"
 _APPLY_PATCH: Final = "application/apply-patch+yaml"
@@ -110,11 +113,29 @@ class KubeClient:
         self, resource: Resource, namespace: str | None, *, label_selector: str | None = None
     ) -> Listed:
         """Return all objects, and the resource version to watch from."""
+        items: list[dict[str, Any]] = []
+        as_of = ""
+        async for page, version, is_first in self.pages(
+            resource, namespace, label_selector=label_selector
+        ):
+            items, as_of = (page if is_first else items + page), version
+        return items, as_of
+
+    async def pages(
+        self, resource: Resource, namespace: str | None, *, label_selector: str | None = None
+    ) -> AsyncGenerator[Page, None]:
+        """
+        Yield all objects, so many at a time that not all need to be in memory at once.
+
+        When paging is slower than somebody's compaction, all come at once, on a page that
+        is a first one again: what the pages before it have said is then void.
+        """
         try:
-            return await self._pages(resource, namespace, label_selector, limit=_PAGE)
+            async for page in self._pages(resource, namespace, label_selector, limit=_PAGE):
+                yield page
         except KubeExpired:
-            # Somebody's compaction was faster than our paging: all at once, then.
-            return await self._pages(resource, namespace, label_selector, limit=0)
+            async for page in self._pages(resource, namespace, label_selector, limit=0):
+                yield page
 
     async def create(
         self, resource: Resource, namespace: str | None, manifest: Manifest
@@ -299,19 +320,21 @@ class KubeClient:
 
     async def _pages(
         self, resource: Resource, namespace: str | None, label_selector: str | None, limit: int
-    ) -> Listed:
-        items: list[dict[str, Any]] = []
+    ) -> AsyncGenerator[Page, None]:
+        # Items of a list do not say what they are.
+        kind = {"apiVersion": resource.api_version, "kind": resource.kind}
         params = {"limit": str(limit)}
         if label_selector:
             params["labelSelector"] = label_selector
+        is_first = True
         while True:
             page = await self._json("GET", resource.path(namespace), params=params)
-            # Items of a list do not say what they are.
-            kind = {"apiVersion": resource.api_version, "kind": resource.kind}
-            items += ({**kind, **item} for item in page.get("items") or ())
+            items = [{**kind, **item} for item in page.get("items") or ()]
+            yield items, page["metadata"]["resourceVersion"], is_first
             if not (token := page["metadata"].get("continue")):
-                return items, page["metadata"]["resourceVersion"]
+                return
             params["continue"] = token
+            is_first = False
 
     async def _json(
         self,

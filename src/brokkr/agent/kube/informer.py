@@ -164,23 +164,33 @@ class Informer:
                 self._take(kind, manifest)
 
     async def _list(self) -> None:
-        items, version = await self._kube.list(
+        # Page by page: of ten thousand objects, what is kept is a small part of what is read.
+        listed: set[str] = set()
+        as_of = None
+        async for page, version, is_first in self._kube.pages(
             self.resource, self._namespace, label_selector=self._label_selector
-        )
-        listed = {self._key(item): item for item in items}
-        for name, old in list(self.cache.items()):
-            new = listed.get(name)
-            if new is None or new["metadata"]["uid"] != old["metadata"]["uid"]:
-                self._take("DELETED", old)
-        for name, new in listed.items():
-            known = self.cache.get(name)
-            if known is None:
-                self._take("ADDED", new)
-            elif known["metadata"]["resourceVersion"] != new["metadata"]["resourceVersion"]:
-                self._take("MODIFIED", new)
-        self._version = version
+        ):
+            if is_first:
+                listed.clear()
+            for new in page:
+                listed.add(self._key(new))
+                self._compare(new)
+            as_of = version
+        for name in self.cache.keys() - listed:
+            self._take("DELETED", self.cache[name])
+        self._version = as_of
         self.synced.set()
         self.settled.set()
+
+    def _compare(self, new: dict[str, Any]) -> None:
+        known = self.cache.get(self._key(new))
+        if known is not None and known["metadata"]["uid"] != new["metadata"]["uid"]:
+            self._take("DELETED", known)
+            known = None
+        if known is None:
+            self._take("ADDED", new)
+        elif known["metadata"]["resourceVersion"] != new["metadata"]["resourceVersion"]:
+            self._take("MODIFIED", new)
 
     def _take(self, kind: str, manifest: dict[str, Any]) -> None:
         if kind == "DELETED":

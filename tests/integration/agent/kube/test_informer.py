@@ -7,7 +7,7 @@ real server does is what the last test is for: it runs on both.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -46,6 +46,8 @@ class FakeApiServer:
         self.lists = 0
         self.watched_from: list[str] = []
         self.refuses_watches_with: int | None = None
+        self.page: int | None = None
+        self.between_pages: Callable[[], web.Response | None] = lambda: None
         self._history: list[tuple[str, dict[str, Any]]] = []
         self._streams: list[asyncio.Queue[dict[str, Any] | None]] = []
         self._asked = asyncio.Condition()
@@ -83,9 +85,7 @@ class FakeApiServer:
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         if "watch" not in request.query:
-            self.lists += 1
-            metadata = {"resourceVersion": str(self.version)}
-            return web.json_response({"metadata": metadata, "items": [*self.objects.values()]})
+            return self._list(request)
         stream: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         self._streams.append(stream)
         for kind, manifest in self._history:
@@ -106,6 +106,20 @@ class FakeApiServer:
         finally:
             self._streams.remove(stream)
         return response
+
+    def _list(self, request: web.Request) -> web.Response:
+        """Answer with all that there is, or with a page if asked for one, and if told to."""
+        start = int(request.query.get("continue", 0))
+        if start and (refusal := self.between_pages()) is not None:
+            return refusal
+        self.lists += not start
+        names = sorted(self.objects)
+        end = start + (self.page if self.page and request.query["limit"] != "0" else len(names))
+        metadata = {"resourceVersion": str(self.version)}
+        if end < len(names):
+            metadata["continue"] = str(end)
+        items = [self.objects[name] for name in names[start:end]]
+        return web.json_response({"metadata": metadata, "items": items})
 
 
 @asynccontextmanager
@@ -217,6 +231,64 @@ async def test_what_vanished_in_a_gap_is_reported_as_deleted(
 
     assert len(witness.heard) == 3
     assert set(informer.cache) == {"kept", "changed", "new"}
+
+
+async def test_a_list_is_taken_in_page_by_page(
+    fake: FakeApiServer, client: KubeClient, port: int, witness: Witness
+) -> None:
+    fake.page = 2
+    for version, name in enumerate("abcde", 101):
+        fake.change("ADDED", a_config_map(name, version), quietly=True)
+    heard: list[int] = []
+
+    def note() -> None:
+        heard.append(len(witness.heard))
+
+    fake.between_pages = note
+    async with serving(fake, port), informed(client, "ns", witness) as informer:
+        await fake.until_watches(1)
+
+    assert heard == [2, 4]
+    assert set(informer.cache) == {*"abcde"}
+
+
+async def test_a_list_that_was_compacted_away_between_two_pages_begins_anew(
+    fake: FakeApiServer, client: KubeClient, port: int, witness: Witness
+) -> None:
+    fake.page = 2
+    for version, name in enumerate("abc", 101):
+        fake.change("ADDED", a_config_map(name, version), quietly=True)
+
+    def compact() -> web.Response:
+        fake.change("DELETED", a_config_map("a", 104), quietly=True)
+        return web.json_response(GONE, status=410)
+
+    fake.between_pages = compact
+    async with serving(fake, port), informed(client, "ns", witness) as informer:
+        await fake.until_watches(1)
+
+    assert set(informer.cache) == {"b", "c"}
+    assert ("DELETED", "a") in witness.heard
+    assert fake.watched_from[0] == "104"
+
+
+async def test_nothing_is_watched_from_a_list_that_broke_off(
+    fake: FakeApiServer, client: KubeClient, port: int, witness: Witness
+) -> None:
+    fake.page = 2
+    for version, name in enumerate("abc", 101):
+        fake.change("ADDED", a_config_map(name, version), quietly=True)
+    breaks = iter([True])
+
+    def break_once() -> web.Response | None:
+        return web.json_response(TOO_LARGE, status=504) if next(breaks, False) else None
+
+    fake.between_pages = break_once
+    async with serving(fake, port), informed(client, "ns", witness) as informer:
+        await fake.until_watches(1)
+
+    assert fake.lists == 2
+    assert set(informer.cache) == {*"abc"}
 
 
 async def test_another_object_of_the_same_name_is_a_deletion_and_an_addition(
