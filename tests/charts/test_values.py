@@ -342,14 +342,12 @@ def without_labels(manifest: Manifest) -> Manifest:
 
 
 def of_a_release(manifest: Manifest, role: str) -> Manifest:
-    """Rename the roles: a release owns its ClusterRole, which agents else share."""
+    """Rename roles and bindings: a release owns its ClusterRole, which agents else share."""
     if manifest["kind"] == "ServiceAccount":
         return manifest
     names = {"Role": role, "ClusterRole": f"{role}:brokkr-system"}
-    metadata = dict(manifest["metadata"])
-    binding = re.sub("^brokkr-agent", role, metadata["name"])
-    metadata["name"] = names.get(manifest["kind"], binding)
-    renamed = {**manifest, "metadata": metadata}
+    name = names[manifest["kind"].removesuffix("Binding")]
+    renamed = {**manifest, "metadata": {**manifest["metadata"], "name": name}}
     if reference := manifest.get("roleRef"):
         renamed["roleRef"] = {**reference, "name": names[reference["kind"]]}
     return renamed

@@ -31,8 +31,9 @@ async def up(folder: Path, *more: str) -> AsyncIterator[tuple[Process, str]]:
         printed = ""
         async with asyncio.timeout(60):
             while "kubectl get works" not in printed:
-                line = await process.stdout.readline()
-                assert line, "it ended before it was ready"
+                if not (line := await process.stdout.readline()):
+                    _, errors = await process.communicate()
+                    pytest.fail(f"it ended before it was ready: {printed}{errors.decode()}")
                 printed += line.decode()
         yield process, printed
 

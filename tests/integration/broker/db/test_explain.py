@@ -1,6 +1,5 @@
 """Why a Work is where it is, as the database knows it."""
 
-import time
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -266,7 +265,9 @@ async def test_work_that_is_held_or_over_is_told_in_a_sentence(queue: Queue) -> 
     )
 
 
-async def test_ten_thousand_agents_are_explained_well_within_a_second(queue: Queue) -> None:
+async def test_of_ten_thousand_agents_the_nearest_are_shown_and_all_are_counted(
+    queue: Queue,
+) -> None:
     await queue.pool.execute(
         "INSERT INTO agents (id, name, cluster_name, labels, annotations, last_seen_at, capacity,"
         " capabilities)"
@@ -276,13 +277,9 @@ async def test_ten_thousand_agents_are_explained_well_within_a_second(queue: Que
         "   FROM generate_series(1, 10000) AS n"
     )
     work_id = await queue.submit({"match_labels": {"gpu": "true", "zone": "eu-2"}})
-    await waiting(queue, work_id)  # the statements are prepared
 
-    began = time.process_time()  # others may use the machine, too
     found = await waiting(queue, work_id)
-    seconds = time.process_time() - began
 
     assert found.counts == {Rule.MAY_CLAIM: 100, Rule.DOES_NOT_MATCH: 9900}
     assert len(found.agents) == explain.SHOWN
     assert {each.rule for each in found.agents} == {Rule.MAY_CLAIM}
-    assert seconds < 1
