@@ -4,6 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # One installation per state of the lock file: `make` redoes it when that has changed.
 INSTALLED := .venv/.installed
+# The tests wait for servers more than they compute.
+WORKERS ?= $(shell expr `nproc` + 1)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test unit image test-image test-cluster cluster-sample fmt lint types contracts
@@ -25,10 +27,9 @@ $(INSTALLED): requirements.lock pyproject.toml
 demo: setup ## Build an image from git on this machine, all parts real, and stop everything again
 	@$(BIN)/brokkr local demo examples/hello-image
 
-test: setup ## Run all tests, on real PostgreSQL, kube-apiserver, git, buildah and registry
+test: setup ## Run all tests, on real PostgreSQL, kube-apiserver, git, buildah and registry; OPTIONS=
 	@$(BIN)/brokkr local prepare
-	@$(BIN)/coverage erase
-	@$(BIN)/coverage run -m pytest
+	@$(BIN)/python -m pytest --numprocesses=$(WORKERS) $(OPTIONS)
 
 unit: setup ## Run the tests that start nothing
 	@$(BIN)/python -m pytest tests/unit tests/architecture
@@ -61,11 +62,14 @@ types: setup ## Check the types
 contracts: setup ## Check who may import whom
 	@$(BIN)/lint-imports
 
-coverage: setup ## Show what the last `make test` did not reach; fail below 80 %
+coverage: setup ## Run all tests and show what they do not reach; takes twice the time of `make test`
+	@$(BIN)/brokkr local prepare
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest --numprocesses=$(WORKERS)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report --fail-under=80
 
-ci: lint types contracts test coverage test-image ## All that a change has to pass
+ci: lint types contracts test test-image ## All that a change has to pass
 
 docs: setup ## Build the documentation as a site, into build/docs; a warning is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
