@@ -17,14 +17,13 @@ import pytest
 from brokkr.agent.kinds import WORKS
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.config import KubeConfig
-from brokkr.local.agent_account import agent_kubeconfig
 from brokkr.local.control_plane import ControlPlane, control_plane
 from brokkr.wire.bodies import WorkBody, WorkState
 from brokkr.wire.custom_resource import ANNOTATION_ACKNOWLEDGED
 from brokkr.work.names import attempt_name, work_name
 from support.agent import Stage, a_stage
 from support.broker import RunningBroker
-from support.kube import project_crds
+from support.kube import account_of_the_chart, project_crds
 from support.proxy import Streams, proxy
 from support.shipwright import DIGEST, evicted_at_first, never
 from support.signals import eventually
@@ -184,9 +183,7 @@ async def test_an_api_server_that_crashes_and_comes_back_is_no_failed_attempt(
 ) -> None:
     async with (
         KubeClient(KubeConfig.load(own_plane.kubeconfig)) as kube,
-        agent_kubeconfig(
-            own_plane.kubeconfig, tmp_path / "account", say=print, namespace="default"
-        ) as account,
+        account_of_the_chart(own_plane, tmp_path, "default") as account,
     ):
         stage = await a_stage(broker, kube, account, "default")
         async with (

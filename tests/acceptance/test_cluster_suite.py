@@ -18,6 +18,7 @@ import yaml
 
 from brokkr.agent.kinds import (
     BUILDS,
+    CLUSTER_BUILD_STRATEGIES,
     CLUSTER_ROLES,
     CRDS,
     NAMESPACES,
@@ -26,7 +27,8 @@ from brokkr.agent.kinds import (
 )
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.config import KubeConfig
-from brokkr.local.control_plane import control_plane
+from brokkr.local.control_plane import ControlPlane
+from brokkr.local.control_plane import control_plane as run_control_plane
 from brokkr.local.up import CLONE_SECRET, NAMESPACE, PUSH_SECRET, STRATEGY
 from support.any_cluster import INSECURE, VARIABLES
 from support.cluster import everything
@@ -106,7 +108,7 @@ async def test_ended_midway_it_removes_all_that_it_made_and_no_more(tmp_path: Pa
     stand_in = files("brokkr.local.build_runner") / "crds.yaml"
     crds = [each for each in yaml.safe_load_all(stand_in.read_text()) if each]
     async with (
-        control_plane(tmp_path / "kubernetes", print, crds=crds) as plane,
+        run_control_plane(tmp_path / "kubernetes", print, crds=crds) as plane,
         KubeClient(KubeConfig.load(plane.kubeconfig)) as kube,
     ):
         await prepare(kube)
@@ -128,12 +130,19 @@ async def test_ended_midway_it_removes_all_that_it_made_and_no_more(tmp_path: Pa
 
 
 async def prepare(kube: KubeClient) -> None:
-    """Make the two Secrets that the suite is told of."""
+    """Make the two Secrets and the strategy that the suite is told of."""
     space = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
     await kube.create(NAMESPACES, None, space)
     for name in (CLONE_SECRET, PUSH_SECRET):
         secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}}
         await kube.create(SECRETS, NAMESPACE, {**secret, "stringData": {"a": "b"}})
+    strategy = {
+        "apiVersion": CLUSTER_BUILD_STRATEGIES.api_version,
+        "kind": CLUSTER_BUILD_STRATEGIES.kind,
+        "metadata": {"name": STRATEGY},
+        "spec": {"steps": []},
+    }
+    await kube.create(CLUSTER_BUILD_STRATEGIES, None, strategy)
 
     async def accounts_are_there() -> bool:
         """Say whether the cluster has made all that it makes of its own accord."""
@@ -157,3 +166,29 @@ async def test_what_it_is_not_told_it_asks_for_in_one_message(tmp_path: Path) ->
     assert "Traceback" not in output.decode()
     said = {line.split()[0] for line in output.decode().splitlines() if line.startswith("  ")}
     assert said == set(VARIABLES) - set(told)
+
+
+@pytest.mark.kube
+async def test_what_is_not_in_the_cluster_is_said_before_anything_is_made(
+    control_plane: ControlPlane, kube: KubeClient, namespace: str, tmp_path: Path
+) -> None:
+    empty = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "empty"}}
+    await kube.create(SECRETS, namespace, empty)
+    variables = {
+        **variables_for(control_plane.kubeconfig, registry="a", git_url="a"),
+        "BROKKR_TEST_PUSH_SECRET": f"{namespace}/nowhere",
+        "BROKKR_TEST_CLONE_SECRET": f"{namespace}/empty",
+        "BROKKR_TEST_STRATEGY": "nowhere",
+    }
+    async with the_suite(variables, tmp_path) as process:
+        output, _ = await process.communicate()
+
+    assert process.returncode == 2
+    assert "Traceback" not in output.decode()
+    assert [line for line in output.decode().splitlines() if line.startswith("  ")] == [
+        f"  BROKKR_TEST_PUSH_SECRET   there is no Secret nowhere in the namespace {namespace}",
+        f"  BROKKR_TEST_CLONE_SECRET  the Secret empty in the namespace {namespace} is empty",
+        "  BROKKR_TEST_STRATEGY      there is no ClusterBuildStrategy nowhere",
+    ]
+    spaces, _ = await kube.list(NAMESPACES, None)
+    assert not [each for each in spaces if each["metadata"]["name"].startswith("brokkr-test-")]

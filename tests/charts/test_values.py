@@ -22,6 +22,7 @@ from support.charts import (
     AGENT,
     BROKER,
     Values,
+    is_agent_permission,
     loaded,
     render,
     the_leaves,
@@ -325,15 +326,10 @@ def test_the_agent_gets_exactly_the_permissions_that_the_code_asks_for(
     )
 
     manifests = render(AGENT, {**default_values(AGENT), **values}, name=name)
-    found = [without_labels(each) for each in manifests if is_permission(each)]
+    found = [without_labels(each) for each in manifests if is_agent_permission(each)]
 
     role = "brokkr-agent" if name == "brokkr-agent" else f"{name}-brokkr-agent"
     assert by_kind(found) == by_kind([of_a_release(each, role) for each in wanted])
-
-
-def is_permission(manifest: Manifest) -> bool:
-    is_builder = manifest["metadata"]["name"] == "builder-sa"
-    return manifest["kind"].endswith(("Role", "Binding", "Account")) and not is_builder
 
 
 def without_labels(manifest: Manifest) -> Manifest:

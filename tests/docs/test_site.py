@@ -6,6 +6,7 @@ when a page is opened.
 """
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ ROOT = Path(__file__).parents[2]
 FOLDERS = ("tutorials", "how-to", "reference", "explanation", "adr")
 LOADED = {("link", "href"), ("script", "src"), ("img", "src"), ("iframe", "src")}
 ONLY_NAMED = {"canonical", "prev", "next", "alternate"}
+FETCHED_BY_CSS = re.compile(r"""(?:url\(|@import\s+)["']?((?:https?:)?//[^"')]+)""")
+FETCHED_BY_SCRIPTS = re.compile(r"""["'`]https?://[^"'`]*/([^"'`/]+(?:\.js|-polyfill))["'`]""")
 
 
 @dataclass
@@ -112,3 +115,32 @@ def test_a_page_loads_nothing_from_elsewhere(site: Path, pages: dict[Path, Html]
     ]
 
     assert foreign == []
+
+
+def test_a_style_loads_nothing_from_elsewhere(site: Path) -> None:
+    styles = [*site.rglob("*.css")]
+
+    assert styles
+    assert [found for path in styles for found in FETCHED_BY_CSS.findall(path.read_text())] == []
+
+
+def test_what_the_theme_would_fetch_from_elsewhere_is_there_already(
+    site: Path, pages: dict[Path, Html]
+) -> None:
+    fetched = {
+        name
+        for path in (site / "assets" / "javascripts").rglob("*.js")
+        for name in FETCHED_BY_SCRIPTS.findall(path.read_text())
+    }
+    with_diagrams = {path for path in pages if 'class="mermaid"' in path.read_text()}
+    that_bring_it = {
+        path
+        for path, page in pages.items()
+        for each in page.loaded
+        if each.endswith("assets/mermaid.js") and (path.parent / each).resolve().is_file()
+    }
+
+    # The second is for browsers of before 2020.
+    assert fetched == {"mermaid.min.js", "resize-observer-polyfill"}
+    assert with_diagrams == that_bring_it
+    assert {path.stem for path in with_diagrams} == {"architecture", "states"}

@@ -22,6 +22,7 @@ import yaml
 from brokkr.agent.kinds import (
     BUILD_RUNS,
     BUILDS,
+    CLUSTER_BUILD_STRATEGIES,
     CLUSTER_ROLE_BINDINGS,
     CLUSTER_ROLES,
     CRDS,
@@ -33,6 +34,7 @@ from brokkr.agent.kinds import (
 )
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.config import KubeConfig
+from brokkr.agent.kube.errors import KubeError
 from brokkr.agent.kube.permissions import render_permissions
 from brokkr.broker.db.keys import create_admin_key
 from brokkr.client import BrokerClient
@@ -265,12 +267,35 @@ def reason_of(build_run: Manifest) -> str | None:
 
 
 @pytest.fixture(scope="session")
-def place() -> Place:
+async def place() -> Place:
     """Where the environment says that builds are run; without it the run ends here."""
     try:
-        return Place.from_environment(os.environ)
-    except ValueError as error:
+        place = Place.from_environment(os.environ)
+        async with KubeClient(KubeConfig.load(place.kubeconfig)) as kube:
+            wrong = await _what_is_not_there(kube, place)
+    except (ValueError, KubeError) as error:
         pytest.exit(str(error), returncode=2)
+    if wrong:
+        lines = ["the suite was told of what is not there:", *wrong, "Nothing has been made."]
+        pytest.exit("\n".join(lines), returncode=2)
+    return place
+
+
+async def _what_is_not_there(kube: KubeClient, place: Place) -> list[str]:
+    """Compare the variables with the cluster; return a line for each that is wrong."""
+    wrong = {}
+    for variable, (namespace, name) in (
+        ("BROKKR_TEST_PUSH_SECRET", place.push_secret),
+        ("BROKKR_TEST_CLONE_SECRET", place.clone_secret),
+    ):
+        found = await kube.find(SECRETS, namespace, name)
+        if found is None:
+            wrong[variable] = f"there is no Secret {name} in the namespace {namespace}"
+        elif not found.get("data"):
+            wrong[variable] = f"the Secret {name} in the namespace {namespace} is empty"
+    if await kube.find(CLUSTER_BUILD_STRATEGIES, None, place.strategy) is None:
+        wrong["BROKKR_TEST_STRATEGY"] = f"there is no ClusterBuildStrategy {place.strategy}"
+    return [f"  {variable:<26}{what}" for variable, what in wrong.items()]
 
 
 @pytest.fixture(scope="session")

@@ -126,6 +126,27 @@ def render(
     return manifests_in("\n---\n".join(text for path, text in rendered if path.endswith(".yaml")))
 
 
+def agent_permissions(*, namespace: str, agent_namespace: str) -> list[Manifest]:
+    """Return what the agent's chart makes for its account, the account included."""
+    # Rendered once: some hundred tests ask for it.
+    text = _agent_permissions().replace("work-namespace", namespace)
+    found: list[Manifest] = json.loads(text.replace("release-namespace", agent_namespace))
+    return found
+
+
+@cache
+def _agent_permissions() -> str:
+    values = with_value(value_sets(AGENT)["default"], "work.namespace", "work-namespace")
+    rendered = render(AGENT, values, namespace="release-namespace")
+    return json.dumps([each for each in rendered if is_agent_permission(each)])
+
+
+def is_agent_permission(manifest: Manifest) -> bool:
+    """Say whether an object is the agent's account, a role of it, or a binding."""
+    is_builder = manifest["metadata"]["name"] == "builder-sa"
+    return manifest["kind"].endswith(("Role", "Binding", "Account")) and not is_builder
+
+
 def manifests_in(text: str) -> list[Manifest]:
     """Read all documents of a text; what is empty is none."""
     return [each for each in yaml.load_all(text, Loader=yaml.CSafeLoader) if each]

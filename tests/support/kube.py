@@ -1,11 +1,15 @@
 """
 A real API server for tests: one control plane per session, one namespace per test.
 
+Agents come to it with a token of the ServiceAccount that their chart makes, and have the roles
+that it gives it.
+
 Namespaces are left behind: the control plane goes with the session, and taking one down
 would keep the controller manager busy during the tests that follow.
 """
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from importlib.resources import files
 from itertools import count
 from pathlib import Path
@@ -20,6 +24,7 @@ from brokkr.local.agent_account import agent_kubeconfig as run_agent_kubeconfig
 from brokkr.local.control_plane import ControlPlane
 from brokkr.local.control_plane import control_plane as run_control_plane
 from brokkr.work.model import Manifest
+from support.charts import agent_permissions
 
 _numbers = count(1)
 
@@ -62,13 +67,29 @@ async def agent_kubeconfig(
     control_plane: ControlPlane, namespace: str, tmp_path: Path
 ) -> AsyncIterator[Path]:
     """A kubeconfig with the agent's permissions in this test's namespace, and no others."""
+    async with account_of_the_chart(control_plane, tmp_path, namespace) as kubeconfig:
+        yield kubeconfig
+
+
+@asynccontextmanager
+async def account_of_the_chart(
+    plane: ControlPlane, folder: Path, namespace: str
+) -> AsyncIterator[Path]:
+    """
+    Give an agent the account that its chart makes, and a kubeconfig with a token of it.
+
+    Args:
+        namespace: Where Work is run; it exists.
+    """
+    # A home for each, so that no two tests share an account, and with it what it may do.
+    home = f"{namespace}-agent"
     async with run_agent_kubeconfig(
-        control_plane.kubeconfig,
-        tmp_path / "agent-account",
+        plane.kubeconfig,
+        folder / "agent-account",
         say=print,
         namespace=namespace,
-        # So that no two tests share an account, and with it what it may do.
-        agent_namespace=namespace,
+        agent_namespace=home,
+        permissions=agent_permissions(namespace=namespace, agent_namespace=home),
     ) as kubeconfig:
         yield kubeconfig
 

@@ -34,7 +34,9 @@ class WorkQueueSettings(_Section):
         default=True, description="Claim new work; if false, only what is held goes on."
     )
     poll_interval_seconds: Annotated[float, Field(gt=0, le=3600)] = Field(
-        default=30, description="Between two polls, when the broker cannot be reached."
+        default=30,
+        description="No longer than this between two tries, when the broker or the cluster "
+        "cannot be reached.",
     )
     max_concurrent: Annotated[int, Field(ge=1, le=100)] = Field(
         default=4, description="How many Works are executed at once."

@@ -63,6 +63,9 @@ async def test_an_agent_says_what_it_executes_and_how_much_more_it_would(stage: 
     assert said.capabilities == Capabilities(types=["build"], version=__version__, strategies=[])
 
 
+@pytest.mark.setting(
+    "agent.broker_url", "agent.key", "agent.kubeconfig", "agent.work_crd.namespace"
+)
 async def test_a_build_ends_in_the_log_with_its_digest(stage: Stage) -> None:
     async with stage.shipwright(success), stage.agent():
         work = await stage.finished(await stage.submit())
@@ -73,6 +76,7 @@ async def test_a_build_ends_in_the_log_with_its_digest(stage: Stage) -> None:
     assert [each["number"] for each in work.result["attempts"]] == [1]
 
 
+@pytest.mark.setting("agent.work_crd.retry_base_delay_seconds")
 async def test_a_retried_build_tells_of_both_attempts(stage: Stage) -> None:
     async with stage.shipwright(evicted_at_first), stage.agent():
         work = await stage.finished(await stage.submit())
@@ -101,6 +105,7 @@ async def test_more_work_than_slots_is_all_done(stage: Stage) -> None:
     assert len(played.seen) == 7
 
 
+@pytest.mark.setting("agent.work_queue.max_concurrent")
 async def test_no_more_is_claimed_than_there_are_slots(stage: Stage) -> None:
     async with stage.shipwright(never) as played, stage.agent():
         for _ in range(4):
@@ -115,6 +120,7 @@ async def test_no_more_is_claimed_than_there_are_slots(stage: Stage) -> None:
     assert len(pending.items) == 2
 
 
+@pytest.mark.setting("agent.work_queue.max_concurrent_by_type")
 async def test_a_type_with_slots_of_its_own_takes_no_others(stage: Stage) -> None:
     queue = stage.settings.work_queue.model_copy(update={"max_concurrent_by_type": {"build": 1}})
     stage.settings = stage.settings.model_copy(update={"work_queue": queue})
@@ -323,6 +329,7 @@ async def test_of_two_processes_of_an_agent_the_older_one_stops(stage: Stage) ->
                     await older
 
 
+@pytest.mark.setting("agent.work_queue.enabled")
 async def test_a_disabled_queue_takes_nothing_new_and_goes_on_with_what_is_held(
     stage: Stage,
 ) -> None:

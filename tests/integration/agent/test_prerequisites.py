@@ -12,14 +12,13 @@ from brokkr.agent.kinds import BUILD_RUNS, CRDS, NAMESPACES, TASK_RUNS
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.config import KubeConfig
 from brokkr.agent.settings import HealthSettings
-from brokkr.local.agent_account import agent_kubeconfig
 from brokkr.local.control_plane import ControlPlane, control_plane
 from brokkr.local.process import free_port
 from brokkr.wire.bodies import WorkState
 from brokkr.work.model import Manifest
 from support.agent import Stage, a_stage
 from support.broker import RunningBroker
-from support.kube import project_crds
+from support.kube import account_of_the_chart, project_crds
 from support.shipwright import never, success
 from support.signals import eventually
 
@@ -56,13 +55,7 @@ async def bare_stage(
     namespace = next(_namespaces)
     manifest = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
     await bare_kube.create(NAMESPACES, None, manifest)
-    async with agent_kubeconfig(
-        bare_plane.kubeconfig,
-        tmp_path / "agent-account",
-        say=print,
-        namespace=namespace,
-        agent_namespace=namespace,
-    ) as kubeconfig:
+    async with account_of_the_chart(bare_plane, tmp_path, namespace) as kubeconfig:
         stage = await a_stage(broker, bare_kube, kubeconfig, namespace)
         health = HealthSettings(port=free_port())
         stage.settings = stage.settings.model_copy(update={"health": health})

@@ -295,6 +295,7 @@ async def test_trap_21_a_config_map_of_somebody_elses_is_not_overwritten(stage: 
     assert kept["data"] == {"a": "theirs"}
 
 
+@pytest.mark.setting("agent.work_queue.when_cut_off")
 @pytest.mark.parametrize("what", ["continue", "stop"])
 async def test_trap_22_an_agent_that_is_cut_off_goes_on_or_stops_as_it_was_told(
     stage: Stage, what: str

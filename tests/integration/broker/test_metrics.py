@@ -281,6 +281,7 @@ async def has_waiting(pool: asyncpg.Pool) -> bool:
     return use_of(pool).waiting > 0
 
 
+@pytest.mark.setting("broker.metrics_open")
 async def test_metrics_can_be_closed_to_all_but_admins_and_viewers(database_url: str) -> None:
     settings = BrokerSettings(metrics_open=False)
     async with watched(database_url, settings) as broker:

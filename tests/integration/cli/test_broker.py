@@ -20,6 +20,7 @@ def own_database(tmp_path: Path) -> CommandLine:
     return CommandLine(tmp_path, BROKKR__BROKER__DATA_DIR=str(tmp_path / "data"))
 
 
+@pytest.mark.setting("broker.data_dir")
 async def test_an_admin_key_can_be_made_before_the_broker_runs_and_while_it_runs(
     own_database: CommandLine, unused_port: int
 ) -> None:

@@ -61,6 +61,7 @@ async def test_submit_is_a_part_of_the_trace_that_it_runs_in(
     assert (traced.traceparent, untraced.traceparent) == (traceparent, None)
 
 
+@pytest.mark.setting("client.url", "client.key")
 async def test_submit_says_the_id_and_how_many_agents_match(
     brokkr: CommandLine, agent: PlayedAgent
 ) -> None:

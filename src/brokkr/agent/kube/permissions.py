@@ -1,7 +1,8 @@
 """
 What the agent may do in its cluster: the one source.  `brokkr agent rbac` prints it.
 
-Local mode and the tests run the agent with exactly this.  Pure: others apply it.
+Local mode runs the agent with exactly this, and the tests with what the chart makes of it.
+Pure: others apply it.
 """
 
 # Note [What the agent may not do]

@@ -428,6 +428,7 @@ async def test_what_a_deleted_agent_held_is_there_for_who_waits(served: Served) 
     assert (claim.id, claim.round) == (work_id, 2)
 
 
+@pytest.mark.setting("broker.handoff_base_delay_seconds")
 async def test_a_work_that_is_handed_on_is_there_for_who_waits(database_url: str) -> None:
     key = await create_admin_key(database_url)
     settings = BrokerSettings(handoff_base_delay_seconds=0)

@@ -57,6 +57,7 @@ async def test_every_error_is_a_problem_document(
     assert problem.keys() >= PROBLEM
 
 
+@pytest.mark.setting("broker.max_body_bytes")
 async def test_a_body_of_unannounced_length_is_limited_too(served: Served) -> None:
     async def chunks() -> Any:
         for _ in range(30):

@@ -456,6 +456,7 @@ async def test_an_operator_queues_a_finished_work_again(served: Served) -> None:
 # -- configured work types -------------------------------------------------------------
 
 
+@pytest.mark.setting("broker.work_types")
 async def test_a_broker_takes_the_types_that_it_is_configured_for(database_url: str) -> None:
     settings = BrokerSettings(work_types={"job": ["batch/v1 Job"]})
     key = await create_admin_key(database_url)

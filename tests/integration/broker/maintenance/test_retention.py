@@ -20,7 +20,13 @@ from support.queue import Queue
 from support.signals import eventually
 
 FOR_EVER = RetentionSettings(
-    succeeded_days=0, failed_days=0, cancelled_days=0, expired_days=0, quarantined_days=0
+    succeeded_days=0,
+    failed_days=0,
+    cancelled_days=0,
+    expired_days=0,
+    quarantined_days=0,
+    payload_days=0,
+    events_days=0,
 )
 
 
@@ -96,6 +102,32 @@ async def test_each_outcome_has_an_age_of_its_own_and_no_age_is_for_ever(queue: 
     assert (await queue.look(succeeded)).success
 
 
+@pytest.mark.setting(
+    "broker.retention.succeeded_days",
+    "broker.retention.failed_days",
+    "broker.retention.cancelled_days",
+    "broker.retention.expired_days",
+    "broker.retention.quarantined_days",
+)
+async def test_what_is_as_old_as_one_setting_says_is_forgotten_and_no_other_outcome(
+    queue: Queue,
+) -> None:
+    agent = await queue.an_agent()
+    works = {outcome: await a_finished_work(queue, agent) for outcome in retention.OUTCOMES}
+    for outcome, work_id in works.items():
+        await queue.pool.execute(
+            "UPDATE work_execution_log SET outcome = $2 WHERE id = $1", work_id, outcome
+        )
+
+    for outcome in retention.OUTCOMES:
+        days: dict[str, Any] = {outcome: 5}
+        await run(queue, **days)
+
+        del works[outcome]
+        left = await queue.pool.fetch("SELECT id FROM work_execution_log")
+        assert {row["id"] for row in left} == set(works.values())
+
+
 async def test_more_than_a_batch_is_forgotten_in_one_run(queue: Queue) -> None:
     agent = await queue.an_agent()
     for _ in range(7):
@@ -106,6 +138,7 @@ async def test_more_than_a_batch_is_forgotten_in_one_run(queue: Queue) -> None:
     assert await queue.pool.fetchval("SELECT count(*) FROM work_execution_log") == 0
 
 
+@pytest.mark.setting("broker.retention.payload_days")
 async def test_a_work_without_its_payload_is_shown_and_cannot_be_requeued(queue: Queue) -> None:
     agent = await queue.an_agent()
     old = await a_finished_work(queue, agent, days_ago=10)
@@ -145,6 +178,7 @@ async def test_what_has_been_pruned_is_not_read_again(queue: Queue) -> None:
             assert again.is_last
 
 
+@pytest.mark.setting("broker.retention.events_days")
 async def test_events_go_on_where_they_were_if_a_work_without_them_is_requeued(
     queue: Queue,
 ) -> None:
