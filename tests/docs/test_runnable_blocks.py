@@ -21,8 +21,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
+from urllib.parse import quote
 
 import pytest
+
+from brokkr.broker.db.postgres_programs import find_programs
 
 pytestmark = [
     pytest.mark.build,
@@ -147,7 +150,8 @@ def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
     brokkr.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m brokkr "$@"\n')
     brokkr.chmod(0o755)
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("BROKKR", "KUBE"))}
-    environment = {**inherited, "PATH": f"{programs}:{inherited['PATH']}"}
+    path = f"{programs}:{find_programs()}:{Path(sys.executable).parent}:{inherited['PATH']}"
+    environment = {**inherited, "PATH": path}
 
     (start,) = [each for each in blocks_of(FIRST) if each.command == LOCAL_UP]
     assert start.output
@@ -158,6 +162,8 @@ def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
         exported = dict(re.findall(r"^  export (\w+)=(\S+)$", said, re.MULTILINE))
         facts = dict(re.findall(r"^  (\w+) +(\S+)", said, re.MULTILINE))
         here = (facts["broker"], facts["git"], facts["registry"])
+        database = str(Path(facts["logs"]).parent / "broker" / "postgres")
+        exported["DATABASE_URL"] = f"postgresql://brokkr@/postgres?host={quote(database, safe='')}"
         terminal = Terminal(
             folder, {**environment, **exported}, dict(zip(USUAL, here, strict=True))
         )

@@ -40,10 +40,10 @@ async def database_url(postgres_server: str) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def fresh_database(server: str) -> AsyncIterator[str]:
-    """Make a migrated database on a server, and drop it in the end."""
+async def fresh_database(server: str, template: str = "template") -> AsyncIterator[str]:
+    """Make a database on a server, migrated unless another template is named; drop it at last."""
     name = f"test_{next(_numbers)}"
-    await _execute(server, f"CREATE DATABASE {name} TEMPLATE template")
+    await _execute(server, f"CREATE DATABASE {name} TEMPLATE {template}")
     yield _database(server, name)
     await _execute(server, f"DROP DATABASE {name} WITH (FORCE)")
 

@@ -110,6 +110,10 @@ class PlayedShipwright:
     async def finish(self, name: str, outcome: Outcome = success) -> None:
         """End a BuildRun that runs, and all that come after it, in this way."""
         self.outcome = outcome
+        await self.end(name, outcome)
+
+    async def end(self, name: str, outcome: Outcome = success) -> None:
+        """End this one BuildRun that runs."""
         while True:
             run = await self.kube.get(BUILD_RUNS, self.namespace, name)
             with suppress(KubeConflict):  # with what was played just before

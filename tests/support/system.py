@@ -20,6 +20,11 @@ def environment(**settings: str) -> dict[str, str]:
     return {**inherited, **{f"BROKKR__{k}": v for k, v in settings.items()}}
 
 
+def from_source(source: Path | None) -> dict[str, str]:
+    """Return what makes ``brokkr`` that of another revision, if its sources are given."""
+    return {} if source is None else {"PYTHONPATH": str(source)}
+
+
 def brokkr(*arguments: str) -> list[str]:
     """Return the command line of ``brokkr``."""
     return [sys.executable, "-m", "brokkr", *arguments]
@@ -27,7 +32,7 @@ def brokkr(*arguments: str) -> list[str]:
 
 @asynccontextmanager
 async def a_broker(
-    folder: Path, database_url: str, *, port: int
+    folder: Path, database_url: str, *, port: int, source: Path | None = None
 ) -> AsyncIterator[tuple[str, Server]]:
     """Run a broker on a database; yield its URL, and its process, which the test may kill."""
     url = f"http://127.0.0.1:{port}"
@@ -43,7 +48,10 @@ async def a_broker(
         "broker",
         brokkr("broker", "serve"),
         log=folder / "broker.log",
-        env=environment(BROKER__PORT=str(port), DATABASE__URL=database_url),
+        env={
+            **environment(BROKER__PORT=str(port), DATABASE__URL=database_url),
+            **from_source(source),
+        },
         cwd=folder,
         is_ready=is_ready,
     ) as server:
@@ -59,6 +67,7 @@ async def an_agent(
     kubeconfig: Path,
     namespace: str,
     settings: Mapping[str, str] | None = None,
+    source: Path | None = None,
 ) -> AsyncIterator[Server]:
     """Run an agent; yield its process, which the test may kill."""
     async with running(
@@ -75,7 +84,8 @@ async def an_agent(
                 "AGENT__WORK_CRD__RECONCILE_INTERVAL_SECONDS": "1",
                 **(settings or {}),
             }
-        ),
+        )
+        | from_source(source),
         cwd=folder,
         within=timedelta(seconds=20),
     ) as server:

@@ -148,7 +148,9 @@ class Heart:
             self._incarnation = incarnation
             self._held.broker = answer.broker
             for claim in (answer.held or ())[:MAX_HELD]:
-                if work_name(claim.id, round=claim.round) not in self._caches.works:
+                known = self._caches.works.get(work_name(claim.id, round=claim.round))
+                # Told to this broker, and not known to it: Note [A round that is claimed twice]
+                if known is None or known.acknowledged_at is not None:
                     self._intake.take_in(claim)
         return answer
 

@@ -102,7 +102,8 @@ class Intake:
             log.warning("claim id of another work ignored", claim_id=str(claim.claim_id))
             return None
         active = self._active()
-        if name not in active and len(active) >= self._settings.max_concurrent:
+        takes_a_slot = name not in active and name not in self._caches.works
+        if takes_a_slot and len(active) >= self._settings.max_concurrent:
             log.warning("claim without a slot ignored", claim_id=str(claim.claim_id))
             return None
         held = self._held.confirm(
@@ -227,12 +228,21 @@ class Intake:
         """Write one resource, however long the API server takes to be there."""
         if claim.broker != self._held.broker:
             # After a broker was replaced, the next heartbeat says so; its Work may wait for it.
-            await self._give_back(held, "it is not from the broker that the heartbeat knows")
+            await self._give_back(
+                held,
+                "it is not from the broker that the heartbeat knows",
+                delay_seconds=GIVE_BACK_DELAY_SECONDS,
+            )
             return
         pause = FIRST_PAUSE_SECONDS
         while True:
             try:
-                await create_work(self._kube, self._namespace, claim, agent_id=self._agent.id)
+                if not await create_work(
+                    self._kube, self._namespace, claim, agent_id=self._agent.id
+                ):
+                    # The next claim is of another round, whose name nothing stands in the way of.
+                    reason = f"{held.name} was begun and stopped before, under a claim that is over"
+                    await self._give_back(held, reason, delay_seconds=0)
             except InvalidWork as error:
                 await self._refuse(held, error)
             except KubeError as error:
@@ -242,11 +252,9 @@ class Intake:
                 continue
             return
 
-    async def _give_back(self, held: HeldClaim, reason: str) -> None:
+    async def _give_back(self, held: HeldClaim, reason: str, *, delay_seconds: float) -> None:
         log.warning("work given back", reason=reason)
-        body = ReleaseWork(
-            claim_id=held.claim_id, reason=reason, delay_seconds=GIVE_BACK_DELAY_SECONDS
-        )
+        body = ReleaseWork(claim_id=held.claim_id, reason=reason, delay_seconds=delay_seconds)
         try:
             await self._client.release_work(held.work_id, body)
         except BrokkrError as error:

@@ -1,5 +1,14 @@
 """What intake, heartbeat and reporting write on Work resources; the controller reads it."""
 
+# Note [A round that is claimed twice]
+#
+# Rounds are counted by the broker, and each claim is a round of its own.  So a resource that
+# is there already belongs to an earlier process of this agent, with the same claim; or to a
+# broker that has since been restored from a backup, and counts the same rounds again.  What
+# that one was told it does not remember.  A result is therefore told to it anew, under the
+# claim of now.  What was stopped has no result, and its name is taken: it is given back, so
+# that the next round runs it, and the history says why.
+
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
@@ -22,12 +31,14 @@ from brokkr.wire.custom_resource import (
     trace_of,
 )
 from brokkr.work.errors import InvalidWork
-from brokkr.work.model import Claim, Manifest, Work
+from brokkr.work.model import Claim, Manifest, Phase, Work
 from brokkr.work.template import check_size
 
 CLAIM_LOST = "the claim was lost: the broker has given the work to somebody else"
 CANCEL_REQUESTED = "cancelled on request"
 CUT_OFF = "the lease ran out while the broker could not be reached"
+
+_WITH_RESULT: Final = {Phase.SUCCEEDED.value, Phase.FAILED.value}
 
 LONGEST_CLAIM_TIMEOUT_SECONDS: Final = 7 * 86400
 """The longest that the broker lets anybody ask for."""
@@ -35,9 +46,11 @@ LONGEST_CLAIM_TIMEOUT_SECONDS: Final = 7 * 86400
 
 async def create_work(
     kube: KubeClient, namespace: str, claim: ClaimBody, *, agent_id: UUID
-) -> None:
+) -> bool:
     """
-    Write the Work resource of a claim, or adopt the one that an earlier process wrote.
+    Write the Work resource of a claim, or adopt the one that is there already.
+
+    False if that one was stopped: under this claim nothing can come of it.
 
     Raises:
         InvalidWork: It is none, the API server refuses it, or the name is taken by something
@@ -64,7 +77,8 @@ async def create_work(
     except KubeInvalid as error:
         raise InvalidWork("resource", str(error)) from error
     except KubeAlreadyExists:
-        await _adopt(kube, namespace, resource)
+        return await _adopt(kube, namespace, resource)
+    return True
 
 
 def _check_claim(claim: ClaimBody, spec: Manifest) -> None:
@@ -86,8 +100,12 @@ def _check_claim(claim: ClaimBody, spec: Manifest) -> None:
     check_size(template)
 
 
-async def _adopt(kube: KubeClient, namespace: str, resource: Manifest) -> None:
-    """Take an existing resource over, if it is the same claim's; carry the claim id on."""
+async def _adopt(kube: KubeClient, namespace: str, resource: Manifest) -> bool:
+    """
+    Take an existing resource over, if it is the same claim's; carry the claim id on.
+
+    See Note [A round that is claimed twice].
+    """
     name = resource["metadata"]["name"]
     existing = await kube.get(WORKS, namespace, name)
     metadata = existing["metadata"]
@@ -95,20 +113,26 @@ async def _adopt(kube: KubeClient, namespace: str, resource: Manifest) -> None:
         existing.get("spec") != resource["spec"]
     ):
         raise InvalidWork("resource", f"a Work {name} that is not this one's exists already")
+    before = metadata.get("annotations") or {}
     annotations = resource["metadata"]["annotations"]
-    before = (metadata.get("annotations") or {}).get(ANNOTATION_CLAIM_ID)
-    if before != annotations[ANNOTATION_CLAIM_ID]:
+    is_told = ANNOTATION_ACKNOWLEDGED in before
+    is_claimed_anew = before.get(ANNOTATION_CLAIM_ID) != annotations[ANNOTATION_CLAIM_ID]
+    has_result = (existing.get("status") or {}).get("phase") in _WITH_RESULT
+    if (is_told or is_claimed_anew) and ANNOTATION_CANCEL in before and not has_result:
+        return False
+    if is_told or is_claimed_anew:
         await kube.merge_patch(
             WORKS,
             namespace,
             name,
             {
                 "metadata": {
-                    "annotations": annotations,
+                    "annotations": {**annotations, ANNOTATION_ACKNOWLEDGED: None},
                     "resourceVersion": metadata["resourceVersion"],
                 }
             },
         )
+    return True
 
 
 async def delete_untouched(kube: KubeClient, work: Work) -> bool:

@@ -11,6 +11,8 @@ from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.resources import create_work
 from brokkr.wire.bodies import ClaimBody
 from brokkr.wire.custom_resource import (
+    ANNOTATION_ACKNOWLEDGED,
+    ANNOTATION_CANCEL,
     ANNOTATION_CLAIM_ID,
     ANNOTATION_TRACEPARENT,
     LABEL_AGENT,
@@ -63,6 +65,28 @@ async def test_an_adopted_resource_carries_the_current_claim_id(
 
     (only,), _ = await kube.list(WORKS, namespace)
     assert only["metadata"]["annotations"][ANNOTATION_CLAIM_ID] == str(now.claim_id)
+
+
+@pytest.mark.parametrize("phase", ["Succeeded", "Failed", "Cancelled"])
+async def test_what_a_restored_broker_was_told_is_told_again_unless_it_was_stopped(
+    kube: KubeClient, agent_kube: KubeClient, namespace: str, phase: str
+) -> None:
+    told = a_claim()
+    await create_work(agent_kube, namespace, told, agent_id=AGENT_ID)
+    marks = {ANNOTATION_ACKNOWLEDGED: "2026-01-31T12:00:00+00:00", ANNOTATION_CANCEL: "stop"}
+    name = work_name(told.id, round=1)
+    await kube.merge_patch(WORKS, namespace, name, {"metadata": {"annotations": marks}})
+    work = await kube.get(WORKS, namespace, name)
+    await kube.replace_status(WORKS, namespace, {**work, "status": {"phase": phase, "retries": 0}})
+    now = a_claim(work_id=told.id)
+
+    can_be_told = await create_work(agent_kube, namespace, now, agent_id=AGENT_ID)
+
+    (only,), _ = await kube.list(WORKS, namespace)
+    marks = only["metadata"]["annotations"]
+    assert can_be_told is (phase != "Cancelled")
+    assert (ANNOTATION_ACKNOWLEDGED not in marks) is can_be_told
+    assert (marks[ANNOTATION_CLAIM_ID] == str(now.claim_id)) is can_be_told
 
 
 @pytest.mark.parametrize("change", ["its spec", "its agent"])
