@@ -89,6 +89,16 @@ def test_a_status_that_is_written_is_read_back_the_same(status: WorkStatus) -> N
     assert status_from_resource(render_status(status)) == status
 
 
+def test_what_a_status_must_have_is_written_even_if_it_was_made_empty() -> None:
+    condition = {"type": "", "status": "True", "lastTransitionTime": "2026-03-01T12:00:00Z"}
+    attempt = {"number": 1, "name": ""}
+    status = status_from_resource({"conditions": [condition], "attempts": [attempt]})
+
+    written = render_status(status)
+
+    assert (written["conditions"], written["attempts"]) == ([condition], [attempt])
+
+
 def test_a_new_resource_has_the_status_of_a_new_work() -> None:
     assert status_from_resource({}) == WorkStatus()
 
