@@ -257,4 +257,5 @@ def _text(value: datetime | None) -> str | None:
     """Render a time as Kubernetes does: UTC, whole seconds, ``Z``."""
     if value is None:
         return None
-    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    # Not strftime: it writes a year before 1000, which is an edit away, with fewer digits.
+    return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"

@@ -99,6 +99,13 @@ def test_what_a_status_must_have_is_written_even_if_it_was_made_empty() -> None:
     assert (written["conditions"], written["attempts"]) == ([condition], [attempt])
 
 
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
+def test_a_time_at_the_end_of_the_calendar_is_written_as_it_was_read(time: str) -> None:
+    status = status_from_resource({"startTime": time})
+
+    assert render_status(status)["startTime"] == time
+
+
 def test_a_new_resource_has_the_status_of_a_new_work() -> None:
     assert status_from_resource({}) == WorkStatus()
 
