@@ -84,6 +84,7 @@ ANOTHER_SIDE = {
     "integration/broker/api/test_list_work.py": "broker/api/work.py",
     "integration/broker/api/test_openapi.py": "broker/api/routes.py",
     "integration/broker/api/test_permissions.py": "broker/api/routes.py",
+    "integration/broker/api/test_strangers.py": "broker/api/auth.py",
     "integration/broker/api/test_replicas.py": "broker/app.py",
     "integration/broker/db/test_query_plans.py": "broker/db/work_queue.py",
     "integration/broker/db/test_guards.py": "broker/db/work_queue.py",
