@@ -6,9 +6,8 @@ answer is being made.  Nothing else looks at that, and no key has been seen.
 """
 
 from asyncio import TimerHandle, Transport
-from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -66,7 +65,10 @@ class Connection(HttpToolsProtocol):
         self._stop_waiting()
         if len(self.pipeline) >= MAX_PIPELINED:
             raise Pipelined
+        behind = len(self.pipeline)
         super().on_headers_complete()
+        if len(self.pipeline) == behind:
+            self._current = self.cycle
 
     def on_body(self, body: bytes) -> None:
         """Pass on a part of the body."""
@@ -78,6 +80,12 @@ class Connection(HttpToolsProtocol):
         self._held_back = 0
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        """Go on with the request that has waited longest."""
+        if self.pipeline:
+            self._current, _ = self.pipeline[-1]
+        super().on_response_complete()
+
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no request; in the middle of an answer it would be taken for its rest."""
         current = self._current
@@ -86,10 +94,6 @@ class Connection(HttpToolsProtocol):
         else:
             super().send_400_response(msg)
         self._let_go()
-
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Callable[..., Any]) -> None:
-        self._current = cycle
-        super()._start_asgi_task(cycle, app)
 
     def _is_answering(self) -> bool:
         return self._current is not None and not self._current.response_complete
