@@ -9,7 +9,8 @@ TEST = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 
 
 def test_every_outcome_has_a_test_that_exists() -> None:
-    rows = [each for each in PAGE.read_text().splitlines() if each.startswith("| ")]
+    tried, _, _ = PAGE.read_text().partition("## Runs at depth")
+    rows = [each for each in tried.splitlines() if each.startswith("| ")]
     shown = {row: TEST.findall(row) for row in rows if not row.startswith("| tried")}
     missing = [
         f"{path}::{name}"
