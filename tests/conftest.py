@@ -9,6 +9,7 @@ settings.register_profile(
 )
 settings.load_profile("any machine")
 settings.register_profile("thorough", max_examples=5000)  # --hypothesis-profile=thorough
+settings.register_profile("deep", max_examples=2000)  # of `make hostile`
 
 pytest_plugins = [
     "support.broker",

@@ -287,6 +287,20 @@ def bomb(*, megabytes: int, content_type: str = "application/json", status: int 
     return says(packed, status=status, content_type=content_type, headers=headers)
 
 
+def flood(*, megabytes: int, content_type: str = "application/json", status: int = 200) -> Answer:
+    """Return an answer of which there is more, for as long as somebody reads it."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=status, headers={"Content-Type": content_type})
+        await response.prepare(request)
+        await response.write(b'{"claims":"')
+        for _ in range(megabytes):
+            await response.write(b"x" * 1024 * 1024)
+        return response
+
+    return answer
+
+
 async def hang(_: web.Request) -> web.StreamResponse:
     """Answer never."""
     await asyncio.Event().wait()

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
+from pydantic import ValidationError
 
 from brokkr.agent.claims import HeldClaims
 from brokkr.agent.controller.caches import Caches
@@ -20,7 +21,14 @@ from brokkr.agent.metrics import Metrics
 from brokkr.agent.resources import CLAIM_LOST, CUT_OFF, mark_acknowledged, mark_cancelled
 from brokkr.agent.spans import spans_of
 from brokkr.client import BrokerClient
-from brokkr.wire.bodies import CompleteWork, ReleaseWork, ReportProgress
+from brokkr.wire.bodies import (
+    MAX_MESSAGE,
+    MAX_REASON,
+    MAX_RETRIES_TOLD,
+    CompleteWork,
+    ReleaseWork,
+    ReportProgress,
+)
 from brokkr.wire.custom_resource import render_attempts
 from brokkr.work.errors import ClaimLost, Conflict, InvalidInput, NotFound
 from brokkr.work.model import Phase, Work
@@ -134,15 +142,9 @@ class Reporting:
 
     async def _report_progress(self, work: Work) -> timedelta | None:
         """Tell of what is new, small things not more often than :data:`PROGRESS_EVERY`."""
-        body = ReportProgress(
-            claim_id=work.claim.claim_id,
-            phase=work.status.phase.value,
-            attempt=work.attempt,
-            retries=work.status.retries,
-            message=work.status.message,
-            retry_at=work.status.retry_at,
-            step=self._step_of(work.name) or None,
-        )
+        body = _progress(work, self._step_of(work.name))
+        if body is None:
+            return None
         now = self._clock()
         told_at, told = self._reported.get(work.name, (None, None))
         if told == body:
@@ -171,16 +173,37 @@ def _completion(work: Work) -> CompleteWork:
     message = work.status.message
     if work.status.phase is Phase.FAILED and work.status.reason:
         message = f"{work.status.reason}: {message}"
-    return CompleteWork.model_validate(
-        {
-            "claim_id": work.claim.claim_id,
-            "outcome": _OUTCOMES[work.status.phase],
-            "retries": work.status.retries,
-            "message": message[:4096],
-            "result": {
-                **work.status.result,
-                "attempts": render_attempts(work.status.attempts),
-            },
-            "retryable": last is not None and last.retryable is True,
-        }
-    )
+    told = {
+        "claim_id": work.claim.claim_id,
+        "outcome": _OUTCOMES[work.status.phase],
+        "retries": min(work.status.retries, MAX_RETRIES_TOLD),
+        "message": message[:MAX_MESSAGE],
+        "retryable": last is not None and last.retryable is True,
+    }
+    attempts = render_attempts(work.status.attempts)
+    try:
+        return CompleteWork.model_validate(
+            {**told, "result": {**work.status.result, "attempts": attempts}}
+        )
+    except ValidationError as error:
+        # A status that somebody has edited says more than the broker takes; without this the
+        # Work would never be reported, and its claim be kept.
+        log.warning("result not told", error=str(error)[:MAX_REASON])
+        return CompleteWork.model_validate(told)
+
+
+def _progress(work: Work, step: str) -> ReportProgress | None:
+    """Return what there is to tell; None if the status says what no broker would take."""
+    try:
+        return ReportProgress(
+            claim_id=work.claim.claim_id,
+            phase=work.status.phase.value,
+            attempt=work.attempt,
+            retries=work.status.retries,
+            message=work.status.message[:MAX_MESSAGE],
+            retry_at=work.status.retry_at,
+            step=step or None,
+        )
+    except ValidationError as error:
+        log.warning("progress not told", error=str(error)[:MAX_REASON])
+        return None

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
 _BACKLOG = 4096
 _GRACE_SECONDS = 4
+_UNREAD_SECONDS = 60
 _DUE_INTERVAL = timedelta(seconds=0.5)
 _STATISTICS_INTERVAL = timedelta(seconds=2)
 _KEY_USE_INTERVAL = timedelta(minutes=1)
@@ -252,6 +253,9 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
         # Connections inherit it.  An answer is written in two parts, and without this the
         # second one waits 40 ms for the first one's acknowledgement.
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # A client that takes nothing of its answer, or is gone without a word, would hold the
+        # connection and the answer for as long as it pleases.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNREAD_SECONDS * 1000)
         yield listener
 
 

@@ -30,6 +30,7 @@ MAX_RESULT_BYTES = 64 * 1024
 MAX_MESSAGE = 4096
 MAX_REASON = 500
 MAX_STEP = 100
+MAX_RETRIES_TOLD = 1000
 MAX_WAIT_SECONDS = 60
 MAX_BATCH = 100
 
@@ -357,8 +358,8 @@ class ReportProgress(Request):
 
     claim_id: UUID
     phase: Annotated[str, Field(max_length=20)]
-    attempt: Annotated[int, Field(ge=1, le=1000)]
-    retries: Annotated[int, Field(ge=0, le=1000)] = 0
+    attempt: Annotated[int, Field(ge=1, le=MAX_RETRIES_TOLD)]
+    retries: Annotated[int, Field(ge=0, le=MAX_RETRIES_TOLD)] = 0
     step: Step | None = Field(
         default=None, description="What the attempt is doing now, as a name: `build`."
     )
@@ -372,7 +373,7 @@ class CompleteWork(Request):
     claim_id: UUID
     success: bool | None = None
     outcome: Literal["succeeded", "failed", "cancelled"] | None = None
-    retries: Annotated[int, Field(ge=0, le=1000)] = 0
+    retries: Annotated[int, Field(ge=0, le=MAX_RETRIES_TOLD)] = 0
     message: Words = ""
     result: Annotated[
         dict[str, Any], AfterValidator(_check_result), AfterValidator(redact_all)

@@ -202,15 +202,13 @@ def _condition(value: Mapping[str, Any]) -> Condition:
 
 
 def _render_condition(condition: Condition) -> dict[str, Any]:
-    return _without_empty(
-        {
-            "type": condition.type,
-            "status": {True: "True", False: "False", None: "Unknown"}[condition.status],
-            "reason": condition.reason,
-            "message": condition.message,
-            "lastTransitionTime": _text(condition.changed_at),
-        }
-    )
+    # What is required is written even if somebody has made it empty: without it the API
+    # server would take no status of this Work any more.
+    return {
+        "type": condition.type,
+        "status": {True: "True", False: "False", None: "Unknown"}[condition.status],
+        "lastTransitionTime": _text(condition.changed_at),
+    } | _without_empty({"reason": condition.reason, "message": condition.message})
 
 
 def _attempt(value: Mapping[str, Any]) -> Attempt:
@@ -229,10 +227,8 @@ def _attempt(value: Mapping[str, Any]) -> Attempt:
 
 
 def _render_attempt(attempt: Attempt) -> dict[str, Any]:
-    return _without_empty(
+    return {"number": attempt.number, "name": attempt.name} | _without_empty(
         {
-            "number": attempt.number,
-            "name": attempt.name,
             "uid": attempt.uid,
             "startTime": _text(attempt.started_at),
             "stoppingTime": _text(attempt.stopping_at),
@@ -261,4 +257,5 @@ def _text(value: datetime | None) -> str | None:
     """Render a time as Kubernetes does: UTC, whole seconds, ``Z``."""
     if value is None:
         return None
-    return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    # Not strftime: it writes a year before 1000, which is an edit away, with fewer digits.
+    return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"

@@ -28,9 +28,10 @@ _CREDENTIALS: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
         "***",
     ),
     (re.compile(r"(?i)(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}"), r"\1 ***"),
-    # User information in URLs; the second form has a slash in its password.
-    (re.compile(r"://[^/\s]*@"), "://***@"),
+    # User information in URLs.  The first form has a slash in its password; what it leaves of
+    # one that has an @ as well, the second takes.
     (re.compile(r"://[^/\s@:]{1,64}:(?!\d{1,5}[/?#])[^\s@]{1,256}@"), "://***@"),
+    (re.compile(r"://[^/\s]*@"), "://***@"),
     # password=..., 'token': '...' and "secret":"...", quoted once more or not.
     (
         re.compile(

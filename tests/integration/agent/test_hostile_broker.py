@@ -7,8 +7,8 @@ between its broker and the cluster.  Each test ends with honest Work, which is e
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -19,24 +19,26 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from brokkr.agent.app import run
+from brokkr.agent.heartbeat import MAX_HELD
 from brokkr.agent.kinds import BUILD_RUNS, BUILDS, NAMESPACES, SERVICE_ACCOUNTS, WORKS
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.config import KubeConfig
 from brokkr.agent.settings import AgentSettings, WorkCrdSettings, WorkQueueSettings
 from brokkr.local.control_plane import ControlPlane
-from brokkr.wire.bodies import CompleteWork
 from brokkr.wire.custom_resource import ANNOTATION_TRACEPARENT
 from support.cluster import Found, everything
 from support.factories import a_build_template
 from support.hostile_broker import (
     KEY,
     Answer,
+    Change,
     HostileBroker,
     Json,
     a_claim,
     a_renewal,
     bomb,
     drip,
+    flood,
     hang,
     hostile_broker,
     problem,
@@ -76,15 +78,19 @@ class Stage:
         assert self.broker.complaints == []
         assert not self.agent.done()
 
-    async def refuses(self, claim: Json) -> CompleteWork:
-        """Offer a claim; return how the agent says that it has failed."""
+    async def refuses(self, claims: Mapping[str, Json]) -> Mapping[str, str]:
+        """Offer claims one after the other; return how the agent says that each has failed."""
         runs = len(self.played.seen)
-        self.broker.offer(claim)
-        body = await self.broker.completed(claim)
+        ends = {}
+        for what, claim in claims.items():
+            with trying(what):
+                self.broker.offer(claim)
+                ends[what] = await self.broker.completed(claim)
 
-        assert body.ended_as == "failed"
+        assert {what: end.ended_as for what, end in ends.items() if end.ended_as != "failed"} == {}
+        assert [what for what, end in ends.items() if not end.message] == []
         assert len(self.played.seen) == runs
-        return body
+        return {what: end.message for what, end in ends.items()}
 
     async def made(self) -> Found:
         """Return what there is now in the whole cluster and was not before."""
@@ -99,6 +105,16 @@ class Stage:
         }
 
         assert strange == set()
+
+
+@contextmanager
+def trying(what: object) -> Iterator[None]:
+    """Let a failure of the block say which of many cases it is."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(f"while trying: {what}")
+        raise
 
 
 _numbers = iter(range(1, 1000))
@@ -144,7 +160,7 @@ def the_settings(
         key=SecretStr(KEY),
         kubeconfig=control_plane.kubeconfig,
         work_queue=WorkQueueSettings(
-            **{"max_concurrent": SLOTS, "poll_interval_seconds": 0.5, **queue}
+            **{"max_concurrent": SLOTS, "poll_interval_seconds": 0.1, **queue}
         ),
         work_crd=WorkCrdSettings(
             namespace=namespace, reconcile_interval_seconds=0.5, retry_base_delay_seconds=0.05
@@ -186,8 +202,9 @@ def impatience() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("brokkr.client.endpoints.TIMEOUT_SECONDS", 1)
         patch.setattr("brokkr.agent.intake.WAIT_SECONDS", 0.3)
-        patch.setattr("brokkr.agent.heartbeat.LONGEST_INTERVAL", timedelta(seconds=0.2))
-        patch.setattr("brokkr.agent.heartbeat.AWAY_INTERVAL", timedelta(seconds=0.2))
+        patch.setattr("brokkr.agent.intake.FIRST_PAUSE_SECONDS", 0.05)
+        patch.setattr("brokkr.agent.heartbeat.LONGEST_INTERVAL", timedelta(seconds=0.1))
+        patch.setattr("brokkr.agent.heartbeat.AWAY_INTERVAL", timedelta(seconds=0.1))
         yield
 
 
@@ -293,15 +310,13 @@ TEMPLATES: dict[str, tuple[Json, str]] = {
 }
 
 
-@pytest.mark.parametrize("what", TEMPLATES)
-async def test_a_template_with_what_it_may_not_have_is_completed_as_failed(
-    shared: Stage, what: str
+async def test_templates_with_what_they_may_not_have_are_completed_as_failed(
+    shared: Stage,
 ) -> None:
-    template, words = TEMPLATES[what]
-    body = await shared.refuses(a_claim(spec={"template": template}))
+    claims = {what: a_claim(spec={"template": each}) for what, (each, _) in TEMPLATES.items()}
+    said = await shared.refuses(claims)
 
-    assert body.message
-    assert words in body.message
+    assert {what: words for what, (_, words) in TEMPLATES.items() if words not in said[what]} == {}
     await shared.has_made_nothing_else()
     await shared.executes_honest_work()
 
@@ -356,104 +371,102 @@ CLAIMS: dict[str, Json] = {
 }
 
 
-@pytest.mark.parametrize("what", CLAIMS)
-async def test_a_claim_of_which_nothing_comes_is_completed_as_failed(
-    shared: Stage, what: str
-) -> None:
-    body = await shared.refuses(CLAIMS[what])
+async def test_claims_of_which_nothing_comes_are_completed_as_failed(shared: Stage) -> None:
+    await shared.refuses(CLAIMS)
 
-    assert body.message
     await shared.has_made_nothing_else()
     await shared.executes_honest_work()
 
 
-@pytest.mark.parametrize("broker", ["", "another-broker", "../../x", "x" * 300])
-async def test_a_claim_in_the_name_of_another_broker_is_given_back(
-    shared: Stage, broker: str
-) -> None:
-    claim = a_claim(broker=broker)
-    shared.broker.offer(claim)
+async def test_claims_in_the_name_of_another_broker_are_given_back(shared: Stage) -> None:
+    for broker in ("", "another-broker", "../../x", "x" * 300):
+        claim = a_claim(broker=broker)
+        with trying(broker):
+            shared.broker.offer(claim)
+            await is_given_back(shared, claim)
 
-    async def is_given_back() -> bool:
-        return claim["claim_id"] in shared.broker.released
-
-    await eventually(is_given_back)
-
-    assert f"work-{claim['id']}-r1" not in {name for _, _, name in await shared.made()}
+        assert f"work-{claim['id']}-r1" not in {name for _, _, name in await shared.made()}
     await shared.executes_honest_work()
 
 
-@pytest.mark.parametrize(
-    "claim",
-    [
-        *(
-            pytest.param(a_claim(lease_seconds=seconds), id=f"a lease of {seconds}")
-            for seconds in (0, -1, 1e308, math.nan, math.inf, -math.inf)
-        ),
-        *(
-            pytest.param(
-                a_claim(
-                    resource={
-                        "metadata": metadata,
-                        "spec": a_claim()["resource"]["spec"],
-                        "status": {"phase": "Succeeded"},
-                    }
-                ),
-                id=f"metadata {index}",
-            )
-            for index, metadata in enumerate(
-                (
-                    [],
-                    "x",
-                    {"name": "../x", "namespace": "kube-system", "finalizers": ["a/b"]},
-                    {"labels": {"brokkr.io/agent": "x"}, "annotations": {"brokkr.io/cancel": "x"}},
-                    {"annotations": {ANNOTATION_TRACEPARENT: "00-" + "z" * 5000}},
-                    {"annotations": {ANNOTATION_TRACEPARENT: ["00-01"]}},
-                    {"annotations": ["x"]},
-                )
-            )
-        ),
-        pytest.param(a_claim(id=str(uuid4()).upper(), more={"x": "y"}), id="more than is known"),
-    ],
-)
+async def is_given_back(stage: Stage, claim: Json) -> None:
+    async def is_so() -> bool:
+        return claim["claim_id"] in stage.broker.released
+
+    await eventually(is_so)
+
+
+ODD_METADATA: list[Any] = [
+    [],
+    "x",
+    {"name": "../x", "namespace": "kube-system", "finalizers": ["a/b"]},
+    {"labels": {"brokkr.io/agent": "x"}, "annotations": {"brokkr.io/cancel": "x"}},
+    {"annotations": {ANNOTATION_TRACEPARENT: "00-" + "z" * 5000}},
+    {"annotations": {ANNOTATION_TRACEPARENT: ["00-01"]}},
+    {"annotations": ["x"]},
+]
+ODD: dict[str, Json] = {
+    **{
+        f"a lease of {seconds}": a_claim(lease_seconds=seconds)
+        for seconds in (0, -1, 1e308, math.nan, math.inf, -math.inf)
+    },
+    **{
+        f"metadata {metadata}"[:60]: a_claim(
+            resource={
+                "metadata": metadata,
+                "spec": a_claim()["resource"]["spec"],
+                "status": {"phase": "Succeeded"},
+            }
+        )
+        for metadata in ODD_METADATA
+    },
+    "more than is known": a_claim(id=str(uuid4()).upper(), more={"x": "y"}),
+}
+
+
 async def test_what_is_odd_about_a_claim_and_does_not_matter_is_passed_over(
-    shared: Stage, claim: Json
+    shared: Stage,
 ) -> None:
-    shared.broker.offer(claim)
-    body = await shared.broker.completed(claim)
+    for what, claim in ODD.items():
+        with trying(what):
+            shared.broker.offer(claim)
+            body = await shared.broker.completed(claim)
 
-    assert body.ended_as == "succeeded"
-    work = await shared.kube.get(WORKS, shared.namespace, f"work-{claim['id'].lower()}-r1")
-    assert work["metadata"]["labels"]["brokkr.io/agent"] == str(shared.broker.agent_id)
-    assert "finalizers" not in work["metadata"]
-    assert not set(work["metadata"]["annotations"]) & {ANNOTATION_TRACEPARENT, "brokkr.io/cancel"}
+            assert body.ended_as == "succeeded"
+            work = await shared.kube.get(WORKS, shared.namespace, f"work-{claim['id'].lower()}-r1")
+            assert work["metadata"]["labels"]["brokkr.io/agent"] == str(shared.broker.agent_id)
+            assert "finalizers" not in work["metadata"]
+            marks = {ANNOTATION_TRACEPARENT, "brokkr.io/cancel"}
+            assert not set(work["metadata"]["annotations"]) & marks
     await shared.has_made_nothing_else()
-    await shared.executes_honest_work()
 
 
-@pytest.mark.parametrize(
-    "field",
-    [
-        {"id": "work"},
-        {"id": "../../x"},
-        {"id": 5},
-        {"claim_id": "claim"},
-        {"claim_id": None},
-        {"round": "first"},
-        {"round": 1.5},
-        {"resource": []},
-        {"resource": "x"},
-        {"lease_seconds": "long"},
-        {"broker": None},
-    ],
-    ids=str,
-)
-async def test_an_answer_with_a_claim_that_cannot_be_one_is_no_answer(
-    shared: Stage, field: Json
-) -> None:
+def always(answer: Any) -> Change:
+    """Answer this, whatever would be honest."""
+    return lambda _: answer
+
+
+NO_CLAIMS: list[Json] = [
+    {"id": "work"},
+    {"id": "../../x"},
+    {"id": 5},
+    {"claim_id": "claim"},
+    {"claim_id": None},
+    {"round": "first"},
+    {"round": 1.5},
+    {"resource": []},
+    {"resource": "x"},
+    {"lease_seconds": "long"},
+    {"broker": None},
+]
+
+
+async def test_an_answer_with_a_claim_that_cannot_be_one_is_no_answer(shared: Stage) -> None:
     before = await shared.made()
-    shared.broker.change("claim", lambda _: {"claims": [a_claim(**field)]})
-    await shared.broker.is_asked("claim", times=2)
+    for field in NO_CLAIMS:
+        shared.broker.change("claim", always({"claims": [a_claim(**field)]}))
+        with trying(field):
+            await shared.broker.is_asked("claim", times=2)
 
     assert await shared.made() == before
     await shared.executes_honest_work()
@@ -521,11 +534,12 @@ async def test_of_a_thousand_claims_no_more_are_taken_than_were_asked_for(stage:
 
 
 async def test_a_broker_that_never_lets_an_agent_wait_is_not_asked_all_the_time(
-    stage: Stage,
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("brokkr.agent.intake.FIRST_PAUSE_SECONDS", 0.5)
     stage.broker.change("claim", lambda _: {"claims": []})
     before = stage.broker.asked["claim"]
-    await stage.broker.is_asked("heartbeat", times=4)  # about two seconds
+    await stage.broker.is_asked("heartbeat", times=10)  # about a second
 
     assert stage.broker.asked["claim"] - before < 10
     await stage.executes_honest_work()
@@ -539,8 +553,10 @@ async def test_no_more_claims_are_held_than_there_are_slots_whatever_a_heartbeat
 ) -> None:
     """The first answer to a process tells it what it holds; the later ones are not heeded."""
 
+    held = [a_claim() for _ in range(MAX_HELD + 500)]
+
     def more(honest: Json) -> Json:
-        return {**honest, "held": [a_claim() for _ in range(5000)]}
+        return {**honest, "held": held}
 
     async with a_stage(
         control_plane, prepare=lambda broker: broker.change("heartbeat", more)
@@ -611,28 +627,26 @@ async def test_a_broker_that_is_another_one_each_time_stops_nothing(stage: Stage
     await stage.executes_honest_work()
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [
-        {},
-        {"broker": 5, "renewed": [], "lost": []},
-        {"broker": "x", "renewed": [{}], "lost": []},
-        {"broker": "x", "renewed": [], "lost": ["all of them"]},
-        {"broker": "x", "renewed": {}, "lost": "x", "held": "x"},
-        [],
-        None,
-    ],
-    ids=str,
-)
-async def test_a_heartbeat_answered_with_nonsense_changes_nothing(
-    shared: Stage, answer: Any
-) -> None:
+NO_HEARTBEATS: list[Any] = [
+    {},
+    {"broker": 5, "renewed": [], "lost": []},
+    {"broker": "x", "renewed": [{}], "lost": []},
+    {"broker": "x", "renewed": [], "lost": ["all of them"]},
+    {"broker": "x", "renewed": {}, "lost": "x", "held": "x"},
+    [],
+    None,
+]
+
+
+async def test_a_heartbeat_answered_with_nonsense_changes_nothing(shared: Stage) -> None:
     shared.played.outcome = never
     claim = a_claim()
     shared.broker.offer(claim)
     await is_running(shared, claim)
-    shared.broker.change("heartbeat", lambda _: answer)
-    await shared.broker.is_asked("heartbeat", times=2)
+    for answer in NO_HEARTBEATS:
+        shared.broker.change("heartbeat", always(answer))
+        with trying(answer):
+            await shared.broker.is_asked("heartbeat", times=2)
     shared.broker.be_honest()
     await shared.played.finish(f"work-{claim['id']}-r1-a1")
 
@@ -651,7 +665,6 @@ def a_status(status: int, code: str | None = None) -> Answer:
 
 
 DEEP = b'{"claims":' * 100_000
-HUGE = b'{"claims":"' + b"x" * 100 * 1024 * 1024
 PROBLEM = "application/problem+json"
 ANSWERS: dict[str, Answer] = {
     "a page": says(b"<h1>welcome</h1>", content_type="text/html"),
@@ -659,7 +672,7 @@ ANSWERS: dict[str, Answer] = {
     "half of it": says(b'{"claims": [{"id": "'),
     "not even text": says(b"\xff\xfe\0{"),
     "something deep": says(DEEP),
-    "100 MB": says(HUGE),
+    "100 MB": flood(megabytes=100),
     "a bomb": bomb(megabytes=500),
     "what is not packed as it says": says(b"{}", headers={"Content-Encoding": "gzip"}),
     "never": hang,
@@ -680,7 +693,7 @@ ANSWERS: dict[str, Answer] = {
     "a problem that is a list": says(b"[]", status=500, content_type=PROBLEM),
     "half a problem": says(b'{"code": ', status=400, content_type=PROBLEM),
     "a deep problem": says(DEEP, status=400, content_type=PROBLEM),
-    "a problem of 100 MB": says(HUGE, status=400, content_type=PROBLEM),
+    "a problem of 100 MB": flood(megabytes=100, status=400, content_type=PROBLEM),
     "a problem that is a bomb": bomb(megabytes=500, status=400, content_type=PROBLEM),
 }
 
@@ -707,18 +720,18 @@ async def test_an_answer_that_is_none_costs_time_and_not_the_agent(
     await shared.executes_honest_work()
 
 
-@pytest.mark.parametrize("what", ["400", "401", "403", "404", "409", "422 of a Work", "429", "500"])
 async def test_a_refusal_that_the_broker_does_not_take_is_no_end_of_the_agent(
-    shared: Stage, what: str
+    shared: Stage,
 ) -> None:
-    claim = a_claim(round=0)
-    shared.broker.answer("complete", ANSWERS[what])
-    shared.broker.offer(claim)
-    await shared.broker.is_asked("complete")
-    await shared.broker.is_asked("heartbeat", times=2)
+    for what in ("400", "401", "403", "404", "409", "422 of a Work", "429", "500"):
+        shared.broker.answer("complete", ANSWERS[what])
+        shared.broker.offer(a_claim(round=0))
+        with trying(what):
+            await shared.broker.is_asked("complete")
+            await shared.broker.is_asked("heartbeat", times=2)
 
-    assert not shared.agent.done()
-    await shared.executes_honest_work()
+            assert not shared.agent.done()
+            await shared.executes_honest_work()
 
 
 async def test_the_key_goes_nowhere_that_the_broker_sends_the_agent(shared: Stage) -> None:

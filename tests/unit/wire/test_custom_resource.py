@@ -89,6 +89,23 @@ def test_a_status_that_is_written_is_read_back_the_same(status: WorkStatus) -> N
     assert status_from_resource(render_status(status)) == status
 
 
+def test_what_a_status_must_have_is_written_even_if_it_was_made_empty() -> None:
+    condition = {"type": "", "status": "True", "lastTransitionTime": "2026-03-01T12:00:00Z"}
+    attempt = {"number": 1, "name": ""}
+    status = status_from_resource({"conditions": [condition], "attempts": [attempt]})
+
+    written = render_status(status)
+
+    assert (written["conditions"], written["attempts"]) == ([condition], [attempt])
+
+
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"])
+def test_a_time_at_the_end_of_the_calendar_is_written_as_it_was_read(time: str) -> None:
+    status = status_from_resource({"startTime": time})
+
+    assert render_status(status)["startTime"] == time
+
+
 def test_a_new_resource_has_the_status_of_a_new_work() -> None:
     assert status_from_resource({}) == WorkStatus()
 

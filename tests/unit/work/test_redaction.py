@@ -92,6 +92,10 @@ def test_what_stands_beside_a_credential_stays() -> None:
     assert redact(text) == "fatal: unable to access 'https://***@git.example/x.git': 403"
 
 
+def test_of_a_password_with_a_slash_and_an_at_nothing_stays() -> None:
+    assert redact("to https://u:pa/ss@wo@git.example/x") == "to https://***@git.example/x"
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
