@@ -149,7 +149,7 @@ class Heart:
             self._held.broker = answer.broker
             for claim in (answer.held or ())[:MAX_HELD]:
                 known = self._caches.works.get(work_name(claim.id, round=claim.round))
-                # Told to this broker, and not known to it: Note [A round that is claimed twice]
+                # The broker does not know what it was told: it was restored from a backup.
                 if known is None or known.acknowledged_at is not None:
                     self._intake.take_in(claim)
         return answer
