@@ -41,7 +41,7 @@ CHECKS = [
     response_headers_conformance,
     response_schema_conformance,
 ]
-EXAMPLES = max(6, settings().max_examples // 50)
+EXAMPLES = max(10, settings().max_examples // 50)
 """For each route and key, of what is allowed and of what is not; `make hostile` tries more."""
 
 
@@ -136,7 +136,7 @@ def ask_everything(world: World, role: str) -> set[str]:
                 max_examples=EXAMPLES,
                 deadline=None,
                 database=None,
-                derandomize=EXAMPLES == 6,
+                derandomize=EXAMPLES == 10,
                 phases=[Phase.generate],
                 suppress_health_check=list(HealthCheck),
             )
