@@ -37,7 +37,7 @@ def lines(
 ) -> str:
     """Draw a line for each series; all begin at the bottom of the scale, which is 0."""
     top = max((value for values in series.values() for value in values), default=0) or 1.0
-    first, last = min(x), max(max(x), min(x) + 1)
+    first, last = min(x), max(*x, min(x) + 1)
     drawn = []
     for place, values in enumerate(series.values()):
         points = " ".join(

@@ -46,9 +46,7 @@ class Report:
         print(f"  kept in {path.name}", flush=True)
 
 
-async def report_on(
-    name: str, db: Connection, *, more: Mapping[str, str] | None = None
-) -> Report:
+async def report_on(name: str, db: Connection, *, more: Mapping[str, str] | None = None) -> Report:
     """
     Begin a report and print what it was measured on.
 

@@ -32,7 +32,7 @@ SETTLE_SECONDS = 2 if QUICK else 12
 WINDOW_SECONDS = 5 if QUICK else 20
 """Over before the first poll is, which the broker ends after four fifths of its wait."""
 SUBMISSIONS = 100 if QUICK else 500
-BURST = 200
+BURST = 50
 
 Claimed = defaultdict[str, asyncio.Future[float]]
 """When which Work had come to an agent."""

@@ -49,12 +49,11 @@ async def _pgqueuer(role: str, url: str, clients: int, batch: int, jobs: int) ->
     elif role == "submit":
         payload = json.dumps(a_template()).encode()
 
-        async def submit(queries: Queries, number: int) -> None:
-            await queries.enqueue(["work"] * number, [payload] * number, [0] * number)
+        def submitter(queries: Queries) -> Callable[[int], Awaitable[object]]:
+            return lambda n: queries.enqueue(["work"] * n, [payload] * n, [0] * n)
 
         await _until_told()
-        queries = [Queries(each) for each in drivers]
-        await _share(jobs, batch, [lambda n, q=each: submit(q, n) for each in queries])
+        await _share(jobs, batch, [submitter(Queries(each)) for each in drivers])
     else:
         managers = [QueueManager(Queries(each)) for each in drivers]
         for each in managers:
@@ -78,7 +77,7 @@ async def _procrastinate(role: str, url: str, clients: int, batch: int, jobs: in
         if role == "install":
             await app.schema_manager.apply_schema_async()
         elif role == "submit":
-            one = {"template": a_template()}
+            one: dict[str, Any] = {"template": a_template()}
 
             async def submit(number: int) -> None:
                 await work.batch_defer_async(*repeat(one, number))
@@ -91,12 +90,12 @@ async def _procrastinate(role: str, url: str, clients: int, batch: int, jobs: in
 
 
 async def _share(
-    jobs: int, batch: int, submitters: Sequence[Callable[[int], Awaitable[None]]]
+    jobs: int, batch: int, submitters: Sequence[Callable[[int], Awaitable[object]]]
 ) -> None:
     """Submit so many in all, each submitter one batch after the other."""
     sizes = iter([batch] * (jobs // batch))
 
-    async def go(submit: Callable[[int], Awaitable[None]]) -> None:
+    async def go(submit: Callable[[int], Awaitable[object]]) -> None:
         for size in sizes:
             await submit(size)
 

@@ -39,7 +39,7 @@ class Peer:
             async with asyncio.timeout(PATIENCE_SECONDS):
                 if await submits.wait() != 0:
                     raise RuntimeError(f"{self.name} did not submit")
-                while await self._db.fetchval(UNFINISHED[self.name]):
+                while await self._db.fetchval(UNFINISHED[self.name]):  # noqa: ASYNC110
                     await asyncio.sleep(LOOK_SECONDS)
             return jobs / (perf_counter() - began)
         finally:

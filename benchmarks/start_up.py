@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from time import perf_counter, time
@@ -139,7 +139,7 @@ async def _until_ready(session: aiohttp.ClientSession, url: str) -> None:
             await asyncio.sleep(0.01)
 
 
-def _imports(module: str) -> dict[str, float]:
+def _imports(module: str) -> dict[str, float | str]:
     """Import a module in a new interpreter; say how long it took and how much that brings."""
     code = (
         "import sys, time; before, began = len(sys.modules), time.process_time();"
@@ -154,7 +154,7 @@ def _imports(module: str) -> dict[str, float]:
     return {"cpu_ms": middle(times), "spread": spread(times), "modules": int(runs[0][1])}
 
 
-def _add(report: Report, what: str, seconds: list[float], cpu: list[float]) -> None:
+def _add(report: Report, what: str, seconds: Sequence[float], cpu: Sequence[float]) -> None:
     times = [1000 * each for each in seconds]
     report.add(
         what=what,
