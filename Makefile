@@ -9,7 +9,7 @@ WORKERS ?= $(shell expr `nproc` + 1)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test unit image test-image test-cluster cluster-sample fmt lint types contracts
-.PHONY: coverage docs ci bench hostile charts manifests lock clean
+.PHONY: coverage docs ci bench bench-page hostile charts manifests lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,11 +76,15 @@ docs: setup ## Build the documentation as a site, into build/docs; a warning is 
 	@echo "build/docs/index.html"
 
 bench: setup ## Measure broker and agent on this machine, in some twenty-five minutes
-	@for each in throughput depth fan_out parked_polls indexes leases agent; do \
+	@for each in throughput depth fan_out parked_polls indexes leases agent \
+		many_agents growth start_up; do \
 		$(BIN)/python benchmarks/$$each.py || exit 1; done
 
 hostile: setup ## Try hostile input at depth, with seeds that are printed; OPTIONS=--help lists more
 	@$(BIN)/python tests/hostile.py $(OPTIONS)
+
+bench-page: setup ## Write docs/reference/benchmarks.md anew from what `make bench` has left
+	@$(BIN)/python benchmarks/page.py
 
 charts: setup ## Write anew what the charts repeat of the code, and of their own values
 	@PYTHONPATH=tests $(BIN)/python tests/architecture/test_charts_generated.py

@@ -20,13 +20,11 @@ from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from time import perf_counter
 from uuid import UUID
 
 import uvloop
-import yaml
 
 from agent_process import AgentProcess, agent_process
 from broker_process import BrokerProcess, broker_process, call
@@ -36,14 +34,13 @@ from brokkr.agent.kube.config import KubeConfig
 from brokkr.broker.db.pool import Connection, connect
 from brokkr.local.agent_account import agent_kubeconfig
 from brokkr.local.control_plane import control_plane
-from brokkr.work.model import Manifest
 from brokkr.work.names import work_name
 from counting_proxy import counting_proxy
 from finished_works import make_finished_works
 from machine import Report, percentile, report_on
 from played_shipwright import PlayedShipwright, played_shipwright
 from process_usage import cpu_seconds, peak_rss_mb, rss_mb
-from world import a_template, database, throw_away_postgres
+from world import a_template, custom_resources, database, throw_away_postgres
 
 AT_ONCE = 50
 ROUNDS = {0: (200, 4), 100: (50, 2), 1000: (50, 2), 10_000: (20, 1)}
@@ -70,7 +67,7 @@ async def main() -> None:
             database(server) as url,
             connect(url) as db,
             broker_process(url) as broker,
-            control_plane(folder / "cluster", print, crds=_definitions()) as plane,
+            control_plane(folder / "cluster", print, crds=custom_resources()) as plane,
             KubeClient(KubeConfig.load(plane.kubeconfig)) as kube,
         ):
             report = await report_on("agent", db)
@@ -305,14 +302,6 @@ async def _until_cleaned_up(place: Place) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
         while (await place.site.kube.list(WORKS, place.namespace))[0]:  # noqa: ASYNC110
             await asyncio.sleep(0.2)
-
-
-def _definitions() -> list[Manifest]:
-    sources = (
-        files("brokkr.agent.kube") / "crd.yaml",
-        files("brokkr.local.build_runner") / "crds.yaml",
-    )
-    return [each for source in sources for each in yaml.safe_load_all(source.read_text()) if each]
 
 
 if __name__ == "__main__":

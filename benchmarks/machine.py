@@ -3,8 +3,10 @@
 import json
 import os
 import platform
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median
@@ -12,6 +14,8 @@ from typing import Any
 
 from brokkr.broker.db.pool import Connection
 
+QUICK = "--quick" in sys.argv
+"""Asked for small sizes, which show that a benchmark runs and little else."""
 RESULTS = Path(__file__).with_name("results")
 PACKAGES = ("asyncpg", "fastapi", "pydantic", "uvicorn", "uvloop")
 
@@ -39,14 +43,21 @@ class Report:
         RESULTS.mkdir(exist_ok=True)
         path = RESULTS / f"{self.name}.json"
         path.write_text(json.dumps({"machine": self.machine, "rows": self.rows}, indent=1) + "\n")
-        print(f"  kept in {path}", flush=True)
+        print(f"  kept in {path.name}", flush=True)
 
 
-async def report_on(name: str, db: Connection) -> Report:
-    """Begin a report and print what it was measured on."""
+async def report_on(name: str, db: Connection, *, more: Mapping[str, str] | None = None) -> Report:
+    """
+    Begin a report and print what it was measured on.
+
+    Args:
+        more: Versions of what only this benchmark uses.
+    """
     server = await db.fetchval("SHOW server_version")
     buffers = await db.fetchval("SHOW shared_buffers")
     machine = {
+        "at": datetime.now(UTC).isoformat(timespec="minutes"),
+        "quick": QUICK,
         "cpu": _cpu(),
         "cores": os.cpu_count(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
@@ -55,6 +66,7 @@ async def report_on(name: str, db: Connection) -> Report:
         "postgresql": server.split()[0],
         "shared_buffers": buffers,
         **{each: version(each) for each in PACKAGES},
+        **(more or {}),
     }
     print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in machine.items()), flush=True)
     return Report(name=name, machine=machine)

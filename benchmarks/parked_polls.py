@@ -2,7 +2,10 @@
 What agents cost that wait for Work, and how soon one of them has it.
 
 Run it as ``python benchmarks/parked_polls.py``.  Every agent has a connection of its own to
-one real broker process; this process plays all of them, on the same machine.
+a real broker process; this process plays all of them, on the same machine.  With two brokers
+all agents wait at the one and all Works are submitted to the other.  An agent that polls
+every thirty seconds would have a Work when the first of them happens to ask: that is
+computed, for polls that are spread evenly, and not measured.
 """
 
 import asyncio
@@ -17,25 +20,26 @@ import uvloop
 
 from broker_process import BrokerProcess, Http, broker_process, call
 from brokkr.broker.db.pool import Connection, connect
-from machine import Report, percentile, report_on
+from machine import QUICK, Report, percentile, report_on
 from process_usage import cpu_seconds, rss_mb
 from world import a_template, database, throw_away_postgres
 
-AGENTS = (500, 2000)
+AGENTS = (1, 100) if QUICK else (1, 100, 1000)
+POLLING_SECONDS = 30
 WAIT_SECONDS = 60
-SETTLE_SECONDS = 12
+SETTLE_SECONDS = 2 if QUICK else 12
 """PostgreSQL's backends publish their counts within ten seconds after they were busy."""
-WINDOW_SECONDS = 20
+WINDOW_SECONDS = 5 if QUICK else 20
 """Over before the first poll is, which the broker ends after four fifths of its wait."""
-SUBMISSIONS = 500
-BURST = 200
+SUBMISSIONS = 100 if QUICK else 500
+BURST = 50
 
 Claimed = defaultdict[str, asyncio.Future[float]]
 """When which Work had come to an agent."""
 
 
 async def main() -> None:
-    """Measure with no agent, with 500, and with 2,000."""
+    """Measure with no agent and with ever more; and how soon Work comes through two brokers."""
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     async with (
@@ -43,6 +47,7 @@ async def main() -> None:
         connect(server) as db,  # another database, so that looking is not counted
         database(server) as url,
         broker_process(url) as broker,
+        broker_process(url) as other,
     ):
         report = await report_on("parked_polls", db)
         await call(broker, "/api/v1/work", _submission("nobody"))  # so that all code is warm
@@ -52,7 +57,11 @@ async def main() -> None:
             agents += [await _an_agent(broker, n) for n in range(len(agents), number)]
             async with _parked(broker, agents) as claimed:
                 report.add(parked=number, **await _idle(broker, db))
-                await _measure_latency(broker, claimed, report, parked=number)
+                await _measure_latency(broker, claimed, report, parked=number, brokers=1)
+            async with _parked(other, agents) as claimed:
+                await _measure_latency(broker, claimed, report, parked=number, brokers=2)
+            polls = {f"p{share}_ms": _polled_ms(number, share / 100) for share in (50, 99)}
+            report.add(parked=number, submitted="polls every 30 s, computed", **polls)
         report.save()
 
 
@@ -118,7 +127,7 @@ async def _idle(broker: BrokerProcess, db: Connection) -> dict[str, float]:
 
 
 async def _measure_latency(
-    broker: BrokerProcess, claimed: Claimed, report: Report, *, parked: int
+    broker: BrokerProcess, claimed: Claimed, report: Report, *, parked: int, brokers: int
 ) -> None:
     """Submit Works one after the other, then many at once; say how soon they were claimed."""
     https = [await Http.open(broker.url, broker.admin_key) for _ in range(BURST)]
@@ -135,6 +144,7 @@ async def _measure_latency(
     for how, values in (("one by one", alone), (f"{BURST} at once", at_once)):
         report.add(
             parked=parked,
+            brokers=brokers,
             submitted=how,
             p50_ms=percentile(values, 0.5),
             p99_ms=percentile(values, 0.99),
@@ -142,6 +152,11 @@ async def _measure_latency(
         )
     for http in https:
         await http.close()
+
+
+def _polled_ms(agents: int, share: float) -> float:
+    """Return within what time this share of Works is found, if nobody is told of them."""
+    return float(1000 * POLLING_SECONDS * (1 - (1 - share) ** (1 / agents)))
 
 
 async def _an_agent(broker: BrokerProcess, number: int) -> Agent:

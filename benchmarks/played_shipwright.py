@@ -47,6 +47,7 @@ class PlayedShipwright:
         self._namespace = namespace
         self._tasks = tasks
         self._runs: dict[str, Manifest] = {}
+        self._may_end: asyncio.Event | None = None
         self._noticed: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
 
     async def until_noticed(self, work: str) -> None:
@@ -58,6 +59,10 @@ class PlayedShipwright:
         run = self._runs.pop(work)
         self.ended_at[work] = time.time()
         await self._write_status(run, succeeded(run["status"]["buildSpec"]))
+
+    def end_when_noticed(self, may_end: asyncio.Event) -> None:
+        """Let every BuildRun end by itself, but none before that is permitted."""
+        self._may_end = may_end
 
     def on_build(self, event: str, build: dict[str, Any]) -> None:
         """Register it."""
@@ -74,7 +79,15 @@ class PlayedShipwright:
     def on_work(self, event: str, work: dict[str, Any]) -> None:
         """Hear what the agent makes of it."""
         if event == "MODIFIED" and _RUNNING in (work.get("status") or {}).get("message", ""):
-            self._noticed[work["metadata"]["name"]].set()
+            name = work["metadata"]["name"]
+            is_news = not self._noticed[name].is_set()
+            self._noticed[name].set()
+            if self._may_end is not None and is_news:
+                self._tasks.create_task(self._end_after(self._may_end, name))
+
+    async def _end_after(self, may_end: asyncio.Event, work: str) -> None:
+        await may_end.wait()
+        await self.end(work)
 
     async def _register(self, build: Manifest, seen_at: float) -> None:
         await self._kube.replace_status(BUILDS, self._namespace, {**build, "status": REGISTERED})

@@ -9,10 +9,13 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from importlib.resources import files
 from itertools import count
 from pathlib import Path
 from typing import Any
 from uuid import UUID
+
+import yaml
 
 from brokkr.broker.db import submissions
 from brokkr.broker.db.embedded import embedded_postgres
@@ -21,6 +24,7 @@ from brokkr.broker.db.pool import Connection, Pool, connect, open_pool
 from brokkr.broker.db.selectors import selectors_of
 from brokkr.wire.bodies import MatchExpressionBody, TargetBody
 from brokkr.wire.custom_resource import API_VERSION, KIND, render_spec
+from brokkr.work.model import Manifest
 from brokkr.work.selectors import Operator
 
 ZONES = 50
@@ -118,6 +122,15 @@ def a_work(selector_id: int) -> dict[str, Any]:
         "claim_timeout_seconds": 3600,
         "labels": {},
     }
+
+
+def custom_resources() -> list[Manifest]:
+    """Return the definitions that an agent needs of its cluster: Works, and Shipwright's."""
+    sources = (
+        files("brokkr.agent.kube") / "crd.yaml",
+        files("brokkr.local.build_runner") / "crds.yaml",
+    )
+    return [each for source in sources for each in yaml.safe_load_all(source.read_text()) if each]
 
 
 async def make_agents(db: Connection, agents: int) -> None:

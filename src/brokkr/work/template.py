@@ -131,7 +131,10 @@ def check_size(template: Manifest) -> None:
         values += len(below)
         if values > MAX_VALUES:
             raise InvalidWork("template", f"holds more than {MAX_VALUES} values")
-        level = [each for each in below if isinstance(each, Mapping | list)]
+        # Nearly all are strings, and to ask one whether it is a mapping takes long.
+        level = [
+            each for each in below if each.__class__ is not str and isinstance(each, Mapping | list)
+        ]
     size = len(json.dumps(template, ensure_ascii=False).encode(errors="surrogatepass"))
     if size > MAX_BYTES:
         raise InvalidWork("template", f"is {size} bytes of JSON; at most {MAX_BYTES} are taken")
@@ -162,6 +165,11 @@ def _check_document(document: Manifest, allowed: AbstractSet[tuple[str, str]], p
         if refused in metadata and not (refused == "generateName" and kind == "BuildRun"):
             raise InvalidWork(f"{path}.metadata.{refused}", "must not be given: the agent sets it")
     _check_name(metadata.get("name"), path)
+    if not _are_plain(document):
+        _check_strings(document, path)
+
+
+def _check_strings(document: Manifest, path: str) -> None:
     for where, value in _strings(document, path):
         if "@" in value and _has_credentials(value):
             raise InvalidWork(
@@ -259,6 +267,28 @@ def _check_build_spec(spec: Manifest) -> None:
             f"template.spec.source.{block}",
             f"type {source['type']} needs this block and no other; given: {given}",
         )
+
+
+def _are_plain(value: Any) -> bool:
+    """Say whether no string can have anything wrong with it; only who looks pays for paths."""
+    texts: list[str] = []
+    stack = [value]
+    while stack:
+        each = stack.pop()
+        if each.__class__ is str:
+            texts.append(each)
+        elif isinstance(each, dict):
+            texts += each
+            stack += each.values()
+        elif isinstance(each, list):
+            stack += each
+        elif isinstance(each, str | Mapping):
+            return False
+    try:
+        together = " ".join(texts)
+    except TypeError:  # a key is not a string
+        return False
+    return together.isascii() and "\0" not in together and "@" not in together
 
 
 def _strings(value: Any, path: str) -> Iterator[tuple[str, str]]:
