@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test unit image test-image test-cluster cluster-sample fmt lint types contracts
-.PHONY: coverage docs ci bench charts manifests lock clean
+.PHONY: coverage docs ci bench chaos chaos-short charts manifests lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -74,6 +74,15 @@ docs: setup ## Build the documentation as a site, into build/docs; a warning is 
 bench: setup ## Measure broker and agent on this machine, in some twenty-five minutes
 	@for each in throughput depth fan_out parked_polls indexes leases agent; do \
 		$(BIN)/python benchmarks/$$each.py || exit 1; done
+
+chaos: setup ## Do the system harm at random, and look whether it keeps its promises: SEED=, MINUTES=
+	@$(BIN)/brokkr local prepare
+	@$(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
+
+chaos-short: setup ## The same in less than three minutes: once with a fixed seed, once with a new one
+	@$(BIN)/brokkr local prepare
+	@$(BIN)/python -m chaos --seed 6 --minutes 0.4
+	@$(BIN)/python -m chaos --minutes 0.4
 
 charts: setup ## Write anew what the charts repeat of the code, and of their own values
 	@PYTHONPATH=tests $(BIN)/python tests/architecture/test_charts_generated.py
