@@ -1,6 +1,7 @@
 """What is done, and when, comes from the seed alone."""
 
 from itertools import islice
+from pathlib import Path
 
 from chaos.faults import FAULTS, schedule
 from chaos.stream import SORTS, Behaviour, planned
@@ -29,3 +30,12 @@ def test_every_sort_of_work_is_submitted_and_the_build_runner_can_read_how_it_en
 
     assert {each.sort for each in several} == set(SORTS)
     assert all(Behaviour.of_image(each.behaviour.image) == each.behaviour for each in several)
+
+
+def test_the_page_about_faults_names_each_of_them() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "explanation" / "faults.md").read_text()
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| ")]
+
+    named = {name.strip() for row in rows[1:] for name in row.split(",")}
+
+    assert named == set(FAULTS)
