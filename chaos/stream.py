@@ -152,7 +152,7 @@ class Planned:
                 "work_type": "build",
                 "template": template,
                 "target": {"match_labels": {"chaos": "yes"}},
-                "claim_timeout_seconds": 20,
+                "claim_timeout_seconds": 15,
                 "idempotency_key": key,
                 **SORTS[self.sort].fields,
             }
@@ -160,7 +160,7 @@ class Planned:
         ]
 
 
-def planned(seed: int) -> Iterator[Planned]:
+def planned(seed: str) -> Iterator[Planned]:
     """Yield what is submitted, in its order, without end."""
     dice = Random(f"stream {seed}")
     names, shares = list(SORTS), [each.share for each in SORTS.values()]

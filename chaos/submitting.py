@@ -27,7 +27,7 @@ class Submitter:
         queued: How many Works are in the queue, as somebody has found.
     """
 
-    def __init__(self, seed: int, broker_urls: list[str], keys: list[str]) -> None:
+    def __init__(self, seed: str, broker_urls: list[str], keys: list[str]) -> None:
         self.accepted: dict[str, str] = {}
         self.sorts: dict[str, str] = {}
         self.queued = 0

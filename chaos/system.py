@@ -34,7 +34,7 @@ BROKERS: Final = 2
 AGENTS: Final = ("chaos-shared", "chaos-shared", "chaos-own")
 """The namespace of each agent: two share one."""
 NAMESPACES_USED: Final = tuple(dict.fromkeys(AGENTS))
-ORPHAN_GRACE_SECONDS: Final = 15
+ORPHAN_GRACE_SECONDS: Final = 10
 _DISK_MEGABYTES: Final = 600
 _ROOT: Final = Path(__file__).parents[1]
 _FAKETIME: Final = "usr/lib/*/faketime/libfaketimeMT.so.1"
@@ -50,11 +50,11 @@ class System:
         unavailable: What this machine does not allow, with the reason.
     """
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, name: str) -> None:
         self.folder = folder
         self.processes: dict[str, Supervised] = {}
-        self.broker_lines = [Line(Random(f"{seed} b{n}")) for n in range(len(AGENTS))]
-        self.api_lines = [Line(Random(f"{seed} a{n}")) for n in range(len(AGENTS))]
+        self.broker_lines = [Line(Random(f"{name} b{n}")) for n in range(len(AGENTS))]
+        self.api_lines = [Line(Random(f"{name} a{n}")) for n in range(len(AGENTS))]
         self.unavailable: dict[str, str] = {}
         self.database_url = ""
         self.broker_urls: list[str] = []
@@ -268,8 +268,8 @@ class System:
                         AGENT__WORK_CRD__RECONCILE_INTERVAL_SECONDS="2",
                         AGENT__WORK_CRD__RETRY_BASE_DELAY_SECONDS="0.5",
                         AGENT__WORK_CRD__ORPHAN_GRACE=f"{ORPHAN_GRACE_SECONDS}s",
-                        AGENT__WORK_CRD__BUILD__BUILD_RETENTION_SUCCEEDED="20s",
-                        AGENT__WORK_CRD__BUILD__BUILD_RETENTION_FAILED="20s",
+                        AGENT__WORK_CRD__BUILD__BUILD_RETENTION_SUCCEEDED="12s",
+                        AGENT__WORK_CRD__BUILD__BUILD_RETENTION_FAILED="12s",
                     )
                     | self._faked(n, preload),
                 )
