@@ -30,7 +30,14 @@ CLEAN_SECONDS: Final = 120.0
 HEARD_SECONDS: Final = 40.0
 """Of calm, after which every agent has heard which claims it has lost."""
 
-_AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError, KubeError)
+_AWAY = (
+    OSError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    TimeoutError,
+    KubeError,
+)
 
 
 @dataclass(kw_only=True)
@@ -144,8 +151,12 @@ class Run:
 
     async def _look_for_ever(self) -> None:
         while True:
-            with suppress(*_AWAY):  # then nothing can be seen, and the next look sees more
+            try:
                 await self._look()
+            except _AWAY:
+                pass  # then nothing can be seen, and the next look sees more
+            except Exception as error:  # noqa: BLE001 - the rest of the run is worth seeing
+                self.findings.add([f"a look went wrong: {error!r}"])
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _look(self) -> None:
