@@ -267,4 +267,4 @@ def complaints(log: Iterable[str]) -> list[str]:
     found = [
         line for line in lines if '"exception"' in line or line.startswith("Traceback (most recent")
     ]
-    return [each.strip()[:2000] for each in found]
+    return [each.strip()[-2000:] for each in found]
