@@ -9,7 +9,7 @@ WORKERS ?= $(shell expr `nproc` + 1)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test unit image test-image test-cluster cluster-sample fmt lint types contracts
-.PHONY: coverage docs ci bench bench-page hostile charts manifests lock clean
+.PHONY: coverage docs ci bench bench-page chaos chaos-short hostile charts manifests lock clean
 
 help: ## Print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -85,6 +85,14 @@ hostile: setup ## Try hostile input at depth, with seeds that are printed; OPTIO
 
 bench-page: setup ## Write docs/reference/benchmarks.md anew from what `make bench` has left
 	@$(BIN)/python benchmarks/page.py
+
+chaos: setup ## Do the system harm at random, and look whether it keeps its promises: SEED=, MINUTES=
+	@$(BIN)/brokkr local prepare
+	@$(BIN)/python -m chaos $(foreach each,$(SEED),--seed $(each)) $(if $(MINUTES),--minutes $(MINUTES))
+
+chaos-short: setup ## The same in less than three minutes: the faults of a fixed seed, and of a new one
+	@$(BIN)/brokkr local prepare
+	@$(BIN)/python -m chaos --seed 6 --seed new --minutes 0.4
 
 charts: setup ## Write anew what the charts repeat of the code, and of their own values
 	@PYTHONPATH=tests $(BIN)/python tests/architecture/test_charts_generated.py

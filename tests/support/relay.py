@@ -65,6 +65,12 @@ class Relay:
             line.requests_pass.set()
             line.answers_pass.set()
 
+    def say_goodbye(self) -> None:
+        """Tell clients what a server says before it ends, without an end."""
+        fields = b"SFATAL\0VFATAL\0C57P01\0Mterminating connection\0\0"
+        for line in self._lines:
+            line.client.write(b"E" + (len(fields) + 4).to_bytes(4) + fields)
+
     def cut_after(self, words: bytes) -> None:
         """Once a client has said this, the server hears it and the client only the end."""
         self._cut = words

@@ -43,6 +43,7 @@ SESSION: Final = {
 _AWAY = (
     OSError,  # refused, reset, timed out
     asyncpg.InterfaceError,  # closed under our hands
+    asyncpg.InternalClientError,  # the server has said goodbye, and the end has not come yet
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,  # shutting down, starting up, statement timeout
     asyncpg.InsufficientResourcesError,

@@ -40,6 +40,20 @@ async def test_a_pool_outlives_its_database(database_url: str) -> None:
         assert await ask(pool) == 1
 
 
+async def test_a_server_that_has_said_goodbye_and_not_yet_hung_up_is_away(
+    database_url: str,
+) -> None:
+    """The driver has then heard of the end, and still takes the connection for open."""
+    async with relayed(database_url) as database, open_pool(database.url) as pool:
+        await ask(pool)
+        database.relay.say_goodbye()
+        async with connect(database.url) as other:  # by then what was said before has come, too
+            await other.fetchval("SELECT 1")
+
+        with pytest.raises(DatabaseUnavailable):
+            await ask(pool)
+
+
 async def test_a_connection_to_a_dead_database_is_left_without_waiting(database_url: str) -> None:
     async def fail() -> None:
         async with asyncio.timeout(2), connect(database.url):
