@@ -25,6 +25,7 @@ from brokkr.wire.bodies import SubmitWork, TargetBody, WorkBody, WorkState
 from brokkr.work.names import attempt_name, work_name
 from support.agent import Stage, a_stage
 from support.broker import RunningBroker, serving
+from support.kube import agent_namespace
 from support.packages import EXAMPLE, install_example
 from support.signals import eventually
 
@@ -71,8 +72,13 @@ def a_binding(role: dict[str, Any], namespace: str) -> dict[str, Any]:
         "kind": "RoleBinding",
         "metadata": {"name": name, "namespace": namespace},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
-        # In these tests the agent's account lies where its Work is run.
-        "subjects": [{"kind": "ServiceAccount", "name": SERVICE_ACCOUNT, "namespace": namespace}],
+        "subjects": [
+            {
+                "kind": "ServiceAccount",
+                "name": SERVICE_ACCOUNT,
+                "namespace": agent_namespace(namespace),
+            }
+        ],
     }
 
 

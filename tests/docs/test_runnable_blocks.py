@@ -189,7 +189,7 @@ def the_script(blocks: list[Block], terminal: Terminal) -> str:
             log = f"left-{number}.log"
             lines = len((block.output or "").splitlines())
             command = (
-                f"{command.rstrip()} > {log} 2>&1 &\n"
+                f": > {log}; {command.rstrip()} > {log} 2>&1 &\n"
                 f'until [ "$(wc -l < {log})" -ge {lines} ]; do sleep 0.1; done\ncat {log}\n'
             )
         parts.append(f"{command}printf '{END_OF_BLOCK}'")

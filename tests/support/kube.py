@@ -71,6 +71,11 @@ async def agent_kubeconfig(
         yield kubeconfig
 
 
+def agent_namespace(namespace: str) -> str:
+    """Where the account is: no two tests share one, and with it what it may do."""
+    return f"{namespace}-agent"
+
+
 @asynccontextmanager
 async def account_of_the_chart(
     plane: ControlPlane, folder: Path, namespace: str
@@ -81,8 +86,7 @@ async def account_of_the_chart(
     Args:
         namespace: Where Work is run; it exists.
     """
-    # A home for each, so that no two tests share an account, and with it what it may do.
-    home = f"{namespace}-agent"
+    home = agent_namespace(namespace)
     async with run_agent_kubeconfig(
         plane.kubeconfig,
         folder / "agent-account",

@@ -8,7 +8,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Mapping
-from types import MappingProxyType
+from types import FrameType, MappingProxyType
 from typing import Any, Final, NoReturn, TypeVar
 
 import typer
@@ -74,7 +74,7 @@ def run(
             return runner.run(_stopped_by_sigterm(work))
     except BrokkrError as error:
         fail(error)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, _Stopped):
         raise typer.Exit(130) from None
 
 
@@ -95,10 +95,27 @@ def fail(error: BrokkrError) -> NoReturn:
     raise typer.Exit(next(EXIT_CODES[kind] for kind in kinds if kind in EXIT_CODES))
 
 
+class _Stopped(Exception):
+    """SIGTERM came, and the work has cleaned up."""
+
+
 async def _stopped_by_sigterm(work: Coroutine[Any, Any, _T]) -> _T:
-    # The runner has just set its own handler for SIGINT: it cancels this very task.
-    before = signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    # Not by the runner's handler for SIGINT: there is none where that signal is ignored, as it
+    # is in what a shell's script starts in the background.
+    loop, task, is_told = asyncio.get_running_loop(), asyncio.current_task(), False
+    assert task is not None
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        nonlocal is_told
+        is_told = True
+        loop.call_soon_threadsafe(task.cancel)
+
+    before = signal.signal(signal.SIGTERM, stop)
     try:
         return await work
+    except asyncio.CancelledError:
+        if is_told:
+            raise _Stopped from None
+        raise
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+from collections.abc import Iterator
 
 import pytest
 import typer
@@ -71,6 +72,15 @@ def test_a_missing_key_comes_with_a_hint(capsys: pytest.CaptureFixture[str]) -> 
     assert "hint: a key comes from --key, BROKKR_KEY" in capsys.readouterr().err
 
 
+@pytest.fixture(params=[signal.default_int_handler, signal.SIG_IGN], ids=["heard", "ignored"])
+def sigint(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a process in a terminal makes of Ctrl-C, and one that was started in the background."""
+    before = signal.signal(signal.SIGINT, request.param)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("sigint")
 def test_sigterm_stops_the_work_in_order_as_ctrl_c_does() -> None:
     steps = []
     before = signal.getsignal(signal.SIGTERM)
