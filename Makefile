@@ -69,7 +69,7 @@ coverage: setup ## Run all tests and show what they do not reach; takes twice th
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report --fail-under=80
 
-ci: lint types contracts test test-image ## All that a change has to pass
+ci: lint types contracts test test-image chaos-short ## All that a change has to pass
 
 docs: setup ## Build the documentation as a site, into build/docs; a warning is an error
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
