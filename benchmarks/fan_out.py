@@ -1,8 +1,9 @@
 """
-What a submission costs that many agents match.
+What a submission costs that many agents match, and to explain why it waits.
 
 The first submission with a target looks at every agent; those after it find the target
-stored.  Both over HTTP, for a target of one agent and for one of all.
+stored.  To explain a Work looks at every agent each time.  All over HTTP, for a target of one
+agent and for one of all.
 """
 
 import json
@@ -39,12 +40,15 @@ async def main() -> None:
                 ]
                 await _submit(http, [target])
                 known = [await _submit(http, [target]) for _ in range(KNOWN)]
+                explained = [await _explain(http, target) for _ in range(NEW)]
                 report.add(
                     target=what,
                     new_target_ms=middle(new) * 1000,
                     new_spread=spread([each * 1000 for each in new]),
                     known_target_ms=middle(known) * 1000,
                     known_spread=spread([each * 1000 for each in known]),
+                    explain_ms=middle(explained) * 1000,
+                    explain_spread=spread([each * 1000 for each in explained]),
                 )
             await http.close()
         report.save()
@@ -52,12 +56,26 @@ async def main() -> None:
 
 async def _submit(http: Http, target: list[dict[str, Any]]) -> float:
     """Submit a Work and return the seconds that it took."""
-    body = json.dumps({"work_type": "build", "template": a_template(), "target": target}).encode()
+    body = _body(target)
     began = perf_counter()
     answer = json.loads(await http.post("/api/v1/work", body))
     seconds = perf_counter() - began
     assert answer["eligible_agents"] == (1 if "agents" in target[0] else AGENTS)
     return seconds
+
+
+async def _explain(http: Http, target: dict[str, Any]) -> float:
+    """Submit a Work, have it explained, and return the seconds that the latter took."""
+    work_id = json.loads(await http.post("/api/v1/work", _body([target])))["id"]
+    began = perf_counter()
+    answer = json.loads(await http.get(f"/api/v1/work/{work_id}/explain"))
+    seconds = perf_counter() - began
+    assert sum(answer["waiting"]["counts"].values()) == AGENTS
+    return seconds
+
+
+def _body(target: list[dict[str, Any]]) -> bytes:
+    return json.dumps({"work_type": "build", "template": a_template(), "target": target}).encode()
 
 
 if __name__ == "__main__":
