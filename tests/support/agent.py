@@ -84,13 +84,13 @@ class Stage:
         name = work_name(work.id, round=round)
         return await eventually(lambda: self.kube.find(WORKS, self.namespace, name))
 
-    async def running(self, played: PlayedShipwright, *, runs: int = 1) -> None:
+    async def running(self, played: PlayedShipwright, *, runs: int = 1, within: float = 20) -> None:
         """Wait until there have been so many BuildRuns."""
 
         async def are_there() -> bool:
             return len(played.seen) >= runs
 
-        await eventually(are_there)
+        await eventually(are_there, within=within)
 
     async def until_heard_of(self) -> None:
         """Wait until the broker has heard of the agent."""

@@ -128,6 +128,8 @@ async def test_a_type_with_slots_of_its_own_takes_no_others(stage: Stage) -> Non
         first = await stage.submit()
         await stage.running(played)
         await stage.submit()
+        with pytest.raises(TimeoutError):  # with a slot for it, it would be there at once
+            await stage.running(played, runs=2, within=2)
         pending = await stage.broker.admin.list_work(status="PENDING")
         said = await stage.broker.admin.get_agent(stage.agent_id)
         await played.finish(f"{work_name(first.id, round=1)}-a1")

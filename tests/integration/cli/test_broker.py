@@ -25,6 +25,7 @@ async def test_an_admin_key_can_be_made_before_the_broker_runs_and_while_it_runs
     own_database: CommandLine, unused_port: int
 ) -> None:
     before = await own_database("broker", "create-admin-key")
+    assert (own_database.folder / "data" / "postgres").is_dir()
     async with own_database.started("broker", "serve", "--port", str(unused_port)) as serving:
         keys = [before.out.splitlines()[-1]]
         await until_served(unused_port, keys[0])
