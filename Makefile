@@ -75,7 +75,7 @@ docs: setup ## Build the documentation as a site, into build/docs; a warning is 
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 	@echo "build/docs/index.html"
 
-bench: setup ## Measure broker and agent on this machine, in some twenty-five minutes
+bench: setup ## Measure broker and agent on this machine; throughput alone takes a quarter of an hour
 	@for each in throughput depth fan_out parked_polls indexes leases agent \
 		many_agents growth start_up; do \
 		$(BIN)/python benchmarks/$$each.py || exit 1; done
