@@ -33,7 +33,7 @@ def parse_json(text: str | bytes) -> Any:
     """
     try:
         return json.loads(
-            _decoded(text), parse_constant=_refuse_constant, object_pairs_hook=_object_of
+            _decoded(text), parse_constant=_refuse_constant, object_pairs_hook=_json_object_of
         )
     except (ValueError, RecursionError) as error:
         raise MalformedBody(f"not valid JSON: {error}") from error
@@ -122,6 +122,13 @@ _Loader.yaml_implicit_resolvers = {
     ]
     for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
 }
+
+
+def _json_object_of(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        _refuse_keys([key for key, _ in pairs])
+    return made
 
 
 def _object_of(pairs: list[tuple[Any, Any]]) -> dict[str, Any]:

@@ -21,8 +21,11 @@ from collections.abc import Set as AbstractSet
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias
 
+import orjson
+
 from brokkr.work.errors import InvalidWork
 from brokkr.work.model import Manifest
+from brokkr.work.survey import Survey, survey
 
 Kinds: TypeAlias = Mapping[str, AbstractSet[tuple[str, str]]]
 """By work type, the ``apiVersion`` and ``kind`` of what a template may bring."""
@@ -95,13 +98,15 @@ def check_template(
         known = ", ".join(sorted(kinds))
         raise InvalidWork("work_type", f"{work_type!r} is not known; known types: {known}")
 
-    check_size(template)
+    is_plain = _is_plain(check_size(template))
     found = documents(template)
     if len(found) > MAX_DOCUMENTS:
         raise InvalidWork("template", f"has {len(found)} documents; at most {MAX_DOCUMENTS}")
     for index, document in enumerate(found):
         path = "template" if document is template else f"template.items[{index}]"
         _check_document(document, allowed, path)
+        if not is_plain:
+            _check_strings(document, path)
         given = document.get("metadata", {}).get("namespace")
         if namespace is not None and given not in (None, namespace):
             raise InvalidWork(
@@ -112,32 +117,32 @@ def check_template(
         _check_build(found)
 
 
-def check_size(template: Manifest) -> None:
+def check_size(template: Manifest) -> Survey:
     """
     Refuse a template that is too large or too deep, whatever it is.
+
+    Returns:
+        What was seen of it.
 
     Raises:
         InvalidWork: Says which, and what the limit is.
     """
-    level: list[Any] = [template]
-    values = depth = 0
-    while level:
-        depth += 1
-        if depth > MAX_DEPTH:
-            raise InvalidWork("template", f"is nested deeper than {MAX_DEPTH} levels")
-        below: list[Any] = []
-        for each in level:
-            below.extend(each.values() if isinstance(each, Mapping) else each)
-        values += len(below)
-        if values > MAX_VALUES:
-            raise InvalidWork("template", f"holds more than {MAX_VALUES} values")
-        # Nearly all are strings, and to ask one whether it is a mapping takes long.
-        level = [
-            each for each in below if each.__class__ is not str and isinstance(each, Mapping | list)
-        ]
-    size = len(json.dumps(template, ensure_ascii=False).encode(errors="surrogatepass"))
+    seen = survey(template, enough=MAX_VALUES)
+    if seen.depth > MAX_DEPTH:
+        raise InvalidWork("template", f"is nested deeper than {MAX_DEPTH} levels")
+    if seen.values > MAX_VALUES:
+        raise InvalidWork("template", f"holds more than {MAX_VALUES} values")
+    size = _size_of(template)
     if size > MAX_BYTES:
         raise InvalidWork("template", f"is {size} bytes of JSON; at most {MAX_BYTES} are taken")
+    return seen
+
+
+def _size_of(template: Manifest) -> int:
+    try:
+        return len(orjson.dumps(template))
+    except TypeError:  # it holds what is no text; whoever looks at the strings names the place
+        return len(json.dumps(template))
 
 
 def _check_document(document: Manifest, allowed: AbstractSet[tuple[str, str]], path: str) -> None:
@@ -165,8 +170,6 @@ def _check_document(document: Manifest, allowed: AbstractSet[tuple[str, str]], p
         if refused in metadata and not (refused == "generateName" and kind == "BuildRun"):
             raise InvalidWork(f"{path}.metadata.{refused}", "must not be given: the agent sets it")
     _check_name(metadata.get("name"), path)
-    if not _are_plain(document):
-        _check_strings(document, path)
 
 
 def _check_strings(document: Manifest, path: str) -> None:
@@ -269,23 +272,10 @@ def _check_build_spec(spec: Manifest) -> None:
         )
 
 
-def _are_plain(value: Any) -> bool:
+def _is_plain(seen: Survey) -> bool:
     """Say whether no string can have anything wrong with it; only who looks pays for paths."""
-    texts: list[str] = []
-    stack = [value]
-    while stack:
-        each = stack.pop()
-        if each.__class__ is str:
-            texts.append(each)
-        elif isinstance(each, dict):
-            texts += each
-            stack += each.values()
-        elif isinstance(each, list):
-            stack += each
-        elif isinstance(each, str | Mapping):
-            return False
     try:
-        together = " ".join(texts)
+        together = seen.together()
     except TypeError:  # a key is not a string
         return False
     return together.isascii() and "\0" not in together and "@" not in together

@@ -20,6 +20,7 @@ from brokkr.broker.api.state import broker_of
 from brokkr.broker.db.keys import Role
 from brokkr.wire.documents import MAX_DEPTH, parse_json, parse_yaml
 from brokkr.work.errors import BodyTooLarge, InvalidInput, MalformedBody, NotFound
+from brokkr.work.survey import survey
 
 _YAML = ("application/yaml", "application/x-yaml", "text/yaml")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -143,25 +144,15 @@ def check_storable(value: Any, path: str = "") -> None:
         InvalidInput: Names the place.
         MalformedBody: It is nested too deep, or holds too much, to be meant seriously.
     """
-    level, values, depth = [value], 0, 0
-    while level:
-        values, depth = values + len(level), depth + 1
-        if values > MAX_VALUES:
-            raise MalformedBody(f"the body holds more than {MAX_VALUES} values")
-        if depth > _MAX_DEPTH:
-            raise MalformedBody(f"the body is nested deeper than {_MAX_DEPTH} levels")
-        below: list[Any] = []
-        for each in level:
-            if isinstance(each, dict):
-                if len(each) > MAX_MEMBERS:
-                    raise MalformedBody(f"an object has more than {MAX_MEMBERS} members")
-                below.extend(each)
-                below.extend(each.values())
-            elif isinstance(each, list):
-                below.extend(each)
-            elif each.__class__ is not bool and _problem_with(each):
-                raise _at_its_place(value, path)
-        level = below
+    seen = survey(value, enough=MAX_VALUES)
+    if seen.values + seen.keys > MAX_VALUES:
+        raise MalformedBody(f"the body holds more than {MAX_VALUES} values")
+    if seen.depth > _MAX_DEPTH:
+        raise MalformedBody(f"the body is nested deeper than {_MAX_DEPTH} levels")
+    if seen.widest > MAX_MEMBERS:
+        raise MalformedBody(f"an object has more than {MAX_MEMBERS} members")
+    if _problem_with(seen.together()) or any(map(_problem_with, seen.numbers)):
+        raise _at_its_place(value, path)
 
 
 def _at_its_place(value: Any, path: str) -> InvalidInput:
