@@ -19,7 +19,7 @@ from broker_process import Http, broker_process
 from brokkr.broker.db import claims
 from brokkr.broker.db.claims import Holder
 from brokkr.broker.db.keys import Role, issue_key
-from brokkr.broker.db.pool import Pool, connect, transaction
+from brokkr.broker.db.pool import Pool, autocommit, connect
 from machine import middle, percentile, report_on
 from world import database, fill, make_agents, make_selectors, pool_of, throw_away_postgres
 
@@ -69,12 +69,12 @@ class Queue:
         await self.pool.execute(_GIVE_BACK, self.agent.id)
 
     async def _list_pending(self) -> None:
-        async with transaction(self.pool) as db:
+        async with autocommit(self.pool) as db:
             found = await claims.list_pending_work(db, agent_id=self.agent.id, types=None, limit=20)
         assert len(found) == 20
 
     async def _claim(self) -> None:
-        async with transaction(self.pool) as db:
+        async with autocommit(self.pool) as db:
             assert await claims.claim_some_work(db, by=self.agent, request_id=uuid4())
 
     async def _list_pending_by_http(self) -> None:

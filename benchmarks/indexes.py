@@ -6,16 +6,17 @@ turn.  Times are the best of several runs; WAL bytes do not depend on the machin
 """
 
 from collections import defaultdict
+from datetime import timedelta
 from time import perf_counter
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import uvloop
 
 from brokkr.broker.db import claims, work_queue
 from brokkr.broker.db.claims import Holder
-from brokkr.broker.db.pool import Pool, connect, transaction
+from brokkr.broker.db.pool import Pool, autocommit, connect
 from brokkr.broker.db.statements import fetch_all
-from brokkr.broker.db.submissions import new_work_id
+from brokkr.broker.db.work_ids import new_work_id
 from brokkr.broker.db.work_queue import HandOffPolicy
 from brokkr.wire.bodies import CompleteOne
 from machine import report_on
@@ -46,8 +47,10 @@ async def main() -> None:
             name = await db.fetchval("SELECT current_database()")
             [found] = await db.fetch("SELECT id, name FROM agents LIMIT 1")
             agent = Holder(**dict(found))
-            lane = await db.fetchval(
-                "SELECT selector_id FROM agent_selectors WHERE agent_id = $1", agent.id
+            target = await db.fetchval(
+                "SELECT digest FROM selectors JOIN agent_selectors ON selector_id = id"
+                " WHERE agent_id = $1",
+                agent.id,
             )
             indexes = await db.fetch(
                 "SELECT indexrelid::regclass::text AS name, indrelid::regclass::text AS on_table"
@@ -67,7 +70,7 @@ async def main() -> None:
                     before = await _wal(pool)
                     began = perf_counter()
                     for _ in range(BATCHES):
-                        await _pass_through(pool, agent, lane)
+                        await _pass_through(pool, agent, target)
                     seconds[without].append((perf_counter() - began) / BATCH / BATCHES)
                     wal[without] = (await _wal(pool) - before) / BATCH / BATCHES
         whole = min(seconds[None])
@@ -83,22 +86,25 @@ async def main() -> None:
         report.save()
 
 
-async def _pass_through(pool: Pool, agent: Holder, lane: int) -> None:
-    async with transaction(pool) as db:
+async def _pass_through(pool: Pool, agent: Holder, target_sha256: bytes) -> None:
+    async with autocommit(pool) as db:
         await fetch_all(
             db,
             "insert_work",
-            works=[{**a_work(lane), "id": str(new_work_id())} for _ in range(BATCH)],
+            works=[{**a_work(target_sha256), "id": str(new_work_id())} for _ in range(BATCH)],
+            is_alone=True,
+            owner=UUID(int=0),
+            key_lifetime=timedelta(days=1),
             generator_id=None,
             actor="admin:bench",
             traceparent=None,
         )
-    async with transaction(pool) as db:
+    async with autocommit(pool) as db:
         claimed = await claims.claim_some_work(db, by=agent, limit=BATCH, request_id=uuid4())
     reports = [
         CompleteOne(work_id=each.work_id, claim_id=each.claim_id, success=True) for each in claimed
     ]
-    async with transaction(pool) as db:
+    async with autocommit(pool) as db:
         await work_queue.complete_work(db, reports, by=agent, policy=HandOffPolicy())
 
 

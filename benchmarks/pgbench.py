@@ -1,7 +1,7 @@
 """
 The broker's own statements, run by pgbench: what the database alone can do.
 
-A script is made of ``queries/*.sql`` as the broker runs them, in the same transactions.
+A script is made of ``queries/*.sql`` as the broker runs them, each a transaction of its own.
 Only what pgbench cannot carry is put differently: it has no NULL and no arrays, so these
 stand in the statement; ids of new Works are made by the server; and a completion looks up
 what its agent holds, which costs pgbench one more index scan.
@@ -11,6 +11,7 @@ import asyncio
 import os
 import re
 from collections.abc import Mapping
+from uuid import UUID
 
 from brokkr.broker.db.pool import SESSION
 from brokkr.broker.db.postgres_programs import find_programs
@@ -37,7 +38,7 @@ WHO = """
 \\if :known
 \\else
 SELECT id AS agent_id FROM agents WHERE name = 'agent-' || (:client_id + 1) \\gset
-SELECT digest, works FROM bench_input WHERE size = :limit \\gset
+SELECT works FROM bench_input WHERE size = :limit \\gset
 \\set known 1
 \\endif
 """
@@ -54,31 +55,27 @@ def one(name: str, **instead: str) -> str:
     return " ".join(re.sub(r"\$(\d+)", put, found.sql).split()) + ";"
 
 
-def transaction(*statements: str) -> str:
-    """Put statements into one transaction."""
-    return "\n".join(("BEGIN;", *statements, "END;"))
-
-
 def submit() -> str:
     """Return what a submission of Works with one target runs."""
-    return transaction(
-        one("find_selector", digest=":digest::bytea", work_type="'build'"),
-        one("insert_work", works=WORKS, generator_id="NULL", traceparent="NULL"),
+    return one(
+        "insert_work",
+        works=WORKS,
+        is_alone="true",
+        owner=f"'{UUID(int=0)}'",
+        key_lifetime="'1 day'",
+        generator_id="NULL",
+        traceparent="NULL",
     )
 
 
 def claim() -> str:
     """Return what an agent's claim runs."""
-    return transaction(
-        one("lock_claim_request", request_id=A_REQUEST),
-        one("list_requested_claims", request_id=A_REQUEST),
-        one("claim_some_work", request_id=A_REQUEST, types="NULL", depth=DEPTH, waited="0"),
-    )
+    return one("claim_some_work", request_id=A_REQUEST, types="NULL", depth=DEPTH, waited="0")
 
 
 def complete() -> str:
     """Return what a completion runs."""
-    return transaction(one("finish_work", reports=REPORTS, kind="'completed'"))
+    return one("finish_work", reports=REPORTS, kind="'completed'")
 
 
 async def run_pgbench(

@@ -17,11 +17,11 @@ from uuid import UUID
 
 import yaml
 
-from brokkr.broker.db import submissions
 from brokkr.broker.db.embedded import embedded_postgres
 from brokkr.broker.db.migrate import migrate
 from brokkr.broker.db.pool import Connection, Pool, connect, open_pool
 from brokkr.broker.db.selectors import selectors_of
+from brokkr.broker.db.work_ids import new_work_id
 from brokkr.wire.bodies import MatchExpressionBody, TargetBody
 from brokkr.wire.custom_resource import API_VERSION, KIND, render_spec
 from brokkr.work.model import Manifest
@@ -110,12 +110,12 @@ def a_resource() -> str:
     )
 
 
-def a_work(selector_id: int) -> dict[str, Any]:
+def a_work(target_sha256: bytes) -> dict[str, Any]:
     """Return what ``insert_work.sql`` takes, but for the id."""
     return {
         "work_type": "build",
         "crd_spec": a_resource(),
-        "selector_id": selector_id,
+        "target_sha256": target_sha256.hex(),
         "priority": 0,
         "max_retries": 3,
         "max_handoffs": 0,
@@ -168,7 +168,7 @@ def _in() -> list[MatchExpressionBody]:
 
 async def fill(db: Connection, selectors: list[int], works: int) -> None:
     """Queue so many Works, spread evenly over the lanes, and let the planner know."""
-    first = submissions.new_work_id().int >> 80 << 80
+    first = new_work_id().int >> 80 << 80
     await db.execute(
         "INSERT INTO work_queue (id, work_type, crd_spec, selector_id, priority, max_retries,"
         "                        events)"

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 from brokkr.broker.db import agents, claims, execution_log, submissions, work_queue
 from brokkr.broker.db.claims import ClaimedWork, Holder
-from brokkr.broker.db.pool import Pool, transaction
+from brokkr.broker.db.pool import Pool, autocommit, transaction
 from brokkr.broker.db.submissions import Refused, Submission, Submitted, Submitter
 from brokkr.broker.db.work_queue import Completed, GivenBack, HandOffPolicy, LostClaim
 from brokkr.wire.bodies import (
@@ -47,6 +47,11 @@ def a_report(claim: ClaimedWork, **report: Any) -> CompleteOne:
     """Return what is said of a Work at its end: that it succeeded, unless it is given."""
     fields = {"success": True, "message": "done"} | report
     return CompleteOne(work_id=claim.work_id, claim_id=claim.claim_id, **fields)
+
+
+def is_known(answer: Submitted | Refused, work_id: UUID) -> bool:
+    """Say whether a submission was answered with a Work that was there before."""
+    return isinstance(answer, Submitted) and (answer.work_id, answer.is_new) == (work_id, False)
 
 
 def holder(agent: AgentBody) -> Holder:
@@ -110,7 +115,7 @@ class Queue:
         self, *several: Submission, by: Submitter | None = None
     ) -> list[Submitted | Refused]:
         """Submit Works with one request."""
-        async with transaction(self.pool) as db:
+        async with autocommit(self.pool) as db:
             return await submissions.submit_work(
                 db, several, by=by or Submitter(actor="admin:test")
             )
@@ -133,7 +138,7 @@ class Queue:
         types: Sequence[str] | None = None,
         waited: timedelta = timedelta(0),
     ) -> list[ClaimedWork]:
-        async with transaction(self.pool) as db:
+        async with autocommit(self.pool) as db:
             return await claims.claim_some_work(
                 db,
                 by=holder(by),
@@ -164,7 +169,7 @@ class Queue:
         self, *reports: CompleteOne, by: AgentBody
     ) -> list[Completed | WorkNotFound | ClaimLost]:
         """Report on several Works with one request."""
-        async with transaction(self.pool) as db:
+        async with autocommit(self.pool) as db:
             return await work_queue.complete_work(db, reports, by=holder(by), policy=self.policy)
 
     async def hand_on(self, claim: ClaimedWork, by: AgentBody, **report: Any) -> WorkBody:

@@ -18,7 +18,7 @@ from brokkr.broker.api.state import Broker, TheBroker
 from brokkr.broker.api.work import Limit
 from brokkr.broker.db import claims, work_queue
 from brokkr.broker.db.claims import ClaimedWork
-from brokkr.broker.db.pool import transaction
+from brokkr.broker.db.pool import autocommit, transaction
 from brokkr.broker.db.work_queue import Completed, HandOffPolicy
 from brokkr.wire.bodies import (
     MAX_WAIT_SECONDS,
@@ -58,7 +58,7 @@ async def list_pending_work(
     agent.check_is(ref)
 
     async def look() -> list[PendingWork]:
-        async with transaction(broker.pool) as db:
+        async with autocommit(broker.pool) as db:
             return await claims.list_pending_work(db, agent_id=agent.id, types=type, limit=limit)
 
     return PendingPage(
@@ -85,7 +85,7 @@ async def claim_some_work(
     began = clock()
 
     async def look() -> list[ClaimedWork]:
-        async with transaction(broker.pool) as db:
+        async with autocommit(broker.pool) as db:
             return await claims.claim_some_work(
                 db,
                 by=agent,
@@ -182,7 +182,7 @@ async def _complete(
         base=timedelta(seconds=settings.handoff_base_delay_seconds),
         cap=timedelta(seconds=settings.handoff_max_delay_seconds),
     )
-    async with transaction(broker.pool) as db:
+    async with autocommit(broker.pool) as db:
         answers = await work_queue.complete_work(db, reports, by=agent, policy=policy)
     done = [each for each in answers if isinstance(each, Completed)]
     broker.metrics.count_outcomes(each.outcome for each in done if each.outcome)

@@ -18,7 +18,7 @@ from brokkr.broker.api.state import Broker, TheBroker
 from brokkr.broker.db import execution_log, generators, work_queue
 from brokkr.broker.db.execution_log import WorkFilter
 from brokkr.broker.db.keys import Caller, Role
-from brokkr.broker.db.pool import Connection, transaction
+from brokkr.broker.db.pool import Connection, autocommit, transaction
 from brokkr.broker.db.submissions import Refused, Submission, Submitted, Submitter
 from brokkr.broker.db.submissions import submit_work as submit_to_queue
 from brokkr.wire.bodies import (
@@ -73,10 +73,9 @@ async def submit_work(
     [item] = await _submit(broker, caller, [submission], trace=trace)
     if isinstance(item, BrokkrError):
         raise item
-    work, is_new = item
-    response.headers["Location"] = f"/api/v1/work/{work.id}"
-    response.status_code = HTTPStatus.CREATED if is_new else HTTPStatus.OK
-    return work
+    response.headers["Location"] = f"/api/v1/work/{item.work_id}"
+    response.status_code = _status_of(item)
+    return item.work
 
 
 async def submit_some_work(
@@ -94,10 +93,14 @@ async def submit_some_work(
         items=[
             refused_item(each)
             if isinstance(each, BrokkrError)
-            else BatchItem(status=HTTPStatus.CREATED if each[1] else HTTPStatus.OK, work=each[0])
+            else BatchItem(status=_status_of(each), work=each.work)
             for each in results
         ]
     )
+
+
+def _status_of(submitted: Submitted) -> HTTPStatus:
+    return HTTPStatus.CREATED if submitted.is_new else HTTPStatus.OK
 
 
 async def list_work(
@@ -171,7 +174,7 @@ async def _generator_id(db: Connection, caller: Caller, wanted: str | None) -> U
 
 async def get_work(broker: TheBroker, caller: AnyCaller, work_id: UUID) -> WorkBody:
     """Show one Work, wherever it is; an agent sees what it holds or has finished."""
-    async with transaction(broker.pool) as db:
+    async with autocommit(broker.pool) as db:
         work = await execution_log.get_work(db, work_id)
     check_sees(caller, work)
     return work
@@ -220,28 +223,22 @@ async def requeue_work(
 
 async def _submit(
     broker: Broker, caller: Caller, submissions: Sequence[Submission], *, trace: TraceContext | None
-) -> list[tuple[WorkBody, bool] | Refused]:
-    """Queue what was checked; say of each what it is now, and whether it is new."""
+) -> list[Submitted | Refused]:
+    """Queue what was checked, and let it be known."""
     by = Submitter(
         actor=caller.actor,
         generator_id=caller.generator_id,
         traceparent=None if trace is None else str(trace),
     )
-    async with transaction(broker.pool) as db:
+    async with autocommit(broker.pool) as db:
         queued = await submit_to_queue(db, submissions, by=by)
-        works = await execution_log.get_works(
-            db, [each.work_id for each in queued if isinstance(each, Submitted)]
-        )
     broker.metrics.throttled.inc(sum(isinstance(each, LimitReached) for each in queued))
     broker.dispatcher.announce(
         each.selector_id
         for each in queued
         if isinstance(each, Submitted) and each.selector_id is not None
     )
-    return [
-        (works[each.work_id], each.is_new) if isinstance(each, Submitted) else each
-        for each in queued
-    ]
+    return queued
 
 
 def _read(item: dict[str, Any], *, kinds: Kinds, field: str) -> Submission | InvalidInput:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from brokkr.broker.db.keys import Caller, StoredKey, find_key, note_key_use, parse_key
-from brokkr.broker.db.pool import Pool, transaction
+from brokkr.broker.db.pool import Pool, autocommit, transaction
 
 LIFETIME = timedelta(seconds=5)
 MAX_REMEMBERED = 10_000
@@ -48,7 +48,7 @@ class Callers:
         if key is not None and now < until:
             return key.caller if key.is_opened_by(sent) else None
         forgotten = self._forgotten
-        async with transaction(pool) as db:
+        async with autocommit(pool) as db:
             key = await find_key(db, sent)
         if key is None:
             return None

@@ -2,17 +2,19 @@
 Claims while they live: given, listed, renewed, reported on.
 
 How a claim ends is in :mod:`brokkr.broker.db.work_queue`.  The guards stand in the
-statements, where races are decided.  The caller owns the transaction.
+statements, where races are decided.  The caller owns the transaction, but for claims: those
+are given outside of any.
 """
 
-import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
 import asyncpg
+import orjson
 
 from brokkr.broker.db.pool import Connection
 from brokkr.broker.db.statements import fetch_all, fetch_one, fetch_value
@@ -126,29 +128,34 @@ async def claim_some_work(
     Claim the first few Works for an agent; a repeated ``request_id`` gets the same ones.
 
     Args:
+        db: Outside a transaction: nearly always this is one statement.
         waited: For how long it has been asking; what it has lost meanwhile it does not get.
     """
-    earlier = await _requested_before(db, agent_id=by.id, request_id=request_id)
-    if earlier is not None:
-        return earlier
     depth, seen_before = limit + _ROOM * min(limit, _ROOM), 0
-    while True:
-        rows = await fetch_all(
-            db,
-            "claim_some_work",
-            agent_id=by.id,
-            types=types,
-            limit=limit,
-            depth=depth,
-            request_id=request_id,
-            waited=waited.total_seconds(),
-            actor=by.actor,
-        )
-        claimed = [_claimed(row) for row in rows if row["id"] is not None]
-        seen = rows[0]["seen"]
-        if claimed or seen == seen_before:
-            return claimed
-        depth, seen_before = _DEEPER * depth, seen  # others are taking all of these
+    # Broken by a repeat that did not see how the first one was answered.
+    with suppress(asyncpg.UniqueViolationError):
+        while True:
+            rows = await fetch_all(
+                db,
+                "claim_some_work",
+                agent_id=by.id,
+                types=types,
+                limit=limit,
+                depth=depth,
+                request_id=request_id,
+                waited=waited.total_seconds(),
+                actor=by.actor,
+            )
+            if claimed := [_claimed(row) for row in rows if row["id"] is not None]:
+                return claimed
+            seen = rows[0]["seen"]
+            if seen == seen_before:
+                break
+            depth, seen_before = _DEEPER * depth, seen  # others are taking all of these
+    if request_id is None:
+        return []
+    async with db.transaction():
+        return await _requested_before(db, agent_id=by.id, request_id=request_id) or []
 
 
 async def list_held_claims(db: Connection, *, agent_id: UUID) -> list[ClaimedWork]:
@@ -251,5 +258,5 @@ def _claimed(row: asyncpg.Record) -> ClaimedWork:
         traceparent=row["traceparent"],
         waited=None if waited is None else timedelta(seconds=waited),
         selector_id=row.get("selector_id"),
-        spec=json.loads(row["crd_spec"])["spec"],
+        spec=orjson.loads(row["crd_spec"])["spec"],
     )

@@ -4,7 +4,6 @@ Reading Work: queued and finished together, because who asks does not know where
 Rows become the bodies of :mod:`brokkr.wire.bodies` here.
 """
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,10 +11,11 @@ from typing import Final
 from uuid import UUID
 
 import asyncpg
+import orjson
 
 from brokkr.broker.db.pool import Connection
 from brokkr.broker.db.statements import fetch_all, fetch_value
-from brokkr.broker.db.submissions import first_work_id_at
+from brokkr.broker.db.work_ids import first_work_id_at
 from brokkr.wire.bodies import WorkBody, WorkState
 from brokkr.work.errors import InvalidInput, WorkNotFound
 
@@ -56,7 +56,7 @@ async def get_works(db: Connection, work_ids: Collection[UUID]) -> dict[UUID, Wo
     """Return Works with their resources, wherever they are; those that there are."""
     return {
         row["id"]: WorkBody.model_validate(
-            {**row, "resource": row["crd_spec"] and json.loads(row["crd_spec"])}
+            {**row, "resource": row["crd_spec"] and orjson.loads(row["crd_spec"])}
         )
         for row in await fetch_all(db, "get_work", work_ids=work_ids)
     }

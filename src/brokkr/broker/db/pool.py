@@ -5,7 +5,6 @@ Owns how they are opened, and the translation of what the driver raises when the
 database is away.  No session state is ever set, so nothing is reset between uses.
 """
 
-import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any, Final, TypeAlias
 from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
+import orjson
 from asyncpg.pool import PoolConnectionProxy
 
 from brokkr.work.errors import DatabaseUnavailable, InvalidInput
@@ -39,6 +39,9 @@ SESSION: Final = {
     "idle_in_transaction_session_timeout": "30s",
 }
 """What the server is told of each connection of a pool."""
+
+_JSONB_VERSION: Final = b"\x01"
+"""What PostgreSQL puts before the text of a ``jsonb`` that it sends, and wants to find there."""
 
 _AWAY = (
     OSError,  # refused, reset, timed out
@@ -103,6 +106,21 @@ def use_of(pool: Pool) -> PoolUse:
 
 
 @asynccontextmanager
+async def autocommit(pool: Pool) -> AsyncIterator[Connection]:
+    """
+    Lend a connection on which each statement is a transaction of its own.
+
+    For what is one statement: a transaction around it costs two more round trips.
+
+    Raises:
+        DatabaseUnavailable: The database is away, or too slow.
+    """
+    with _translated():
+        async with pool.acquire(timeout=_ACQUIRE_TIMEOUT_SECONDS) as connection:
+            yield connection
+
+
+@asynccontextmanager
 async def transaction(pool: Pool) -> AsyncIterator[Connection]:
     """
     Run one transaction: committed when the block is left, undone when an error passes.
@@ -110,12 +128,8 @@ async def transaction(pool: Pool) -> AsyncIterator[Connection]:
     Raises:
         DatabaseUnavailable: The database is away, or too slow.
     """
-    with _translated():
-        async with (
-            pool.acquire(timeout=_ACQUIRE_TIMEOUT_SECONDS) as connection,
-            connection.transaction(),
-        ):
-            yield connection
+    async with autocommit(pool) as connection, connection.transaction():
+        yield connection
 
 
 @asynccontextmanager
@@ -167,7 +181,11 @@ def _translated() -> Iterator[None]:
 
 async def _prepare(connection: Any) -> None:
     await connection.set_type_codec(
-        "jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog"
+        "jsonb",
+        encoder=lambda value: _JSONB_VERSION + orjson.dumps(value),
+        decoder=lambda sent: orjson.loads(sent[len(_JSONB_VERSION) :]),
+        format="binary",
+        schema="pg_catalog",
     )
 
 

@@ -25,6 +25,15 @@ from brokkr.work.selectors import Selectable, Target, selects
 _ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
+def digest_of(targets: Sequence[TargetBody]) -> bytes:
+    """Digest targets: those which mean the same have the same digest."""
+    return _digest(canonical_targets(targets))
+
+
+def _digest(canonical: list[dict[str, Any]]) -> bytes:
+    return hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).digest()
+
+
 async def selectors_of(
     db: Connection, wanted: Iterable[tuple[str, Sequence[TargetBody]]]
 ) -> list[int]:
@@ -33,7 +42,7 @@ async def selectors_of(
     lanes = {}
     for work_type, targets in wanted:
         canonical = canonical_targets(targets)
-        digest = hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).digest()
+        digest = _digest(canonical)
         digests.append((digest, work_type))
         lanes[digest, work_type] = (canonical, targets)
     # In one order, so that two submissions that store the same ones do not wait for each other.

@@ -1,25 +1,28 @@
 """
 Work on its way into the queue: lanes, idempotency keys, and the rows themselves.
 
-Several Works are stored with one statement; one Work is the shortest such list.  The
-caller owns the transaction.
+Several Works are stored with one statement; one Work is the shortest such list.
 """
 
 import hashlib
 import json
-import secrets
-import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, TypeAlias
 from uuid import UUID
 
+import asyncpg
+import orjson
+
+from brokkr.broker.db.execution_log import get_works
 from brokkr.broker.db.generators import keep_budget, lock_budget
 from brokkr.broker.db.pool import Connection
-from brokkr.broker.db.selectors import selectors_of
+from brokkr.broker.db.selectors import digest_of, selectors_of
 from brokkr.broker.db.statements import fetch_all, fetch_one
-from brokkr.wire.bodies import SubmitWork
+from brokkr.broker.db.work_ids import new_work_id
+from brokkr.wire.bodies import SubmitWork, WorkBody, WorkState
 from brokkr.wire.custom_resource import API_VERSION, KIND, render_spec
 from brokkr.work.errors import IdempotencyKeyReused, LimitReached
 from brokkr.work.model import Manifest
@@ -66,22 +69,14 @@ class Submitted:
         selector_id: Its lane, if it can be claimed at once and is new.
     """
 
-    work_id: UUID
+    work: WorkBody
     is_new: bool
     selector_id: int | None = None
 
-
-def new_work_id() -> UUID:
-    """Make a UUID of version 7 (RFC 9562): it begins with the time, to a quarter of a µs."""
-    milliseconds, rest = divmod(time.time_ns(), 1_000_000)
-    value = milliseconds << 80 | 7 << 76 | (rest * 4096 // 1_000_000) << 64 | 2 << 62
-    return UUID(int=value | secrets.randbits(62))
-
-
-def first_work_id_at(at: datetime) -> UUID:
-    """Return an id below all that are made at that time, by clocks five minutes apart."""
-    milliseconds = int(at.timestamp() * 1000) - 5 * 60 * 1000
-    return UUID(int=max(milliseconds, 0) << 80)
+    @property
+    def work_id(self) -> UUID:
+        """Return its id."""
+        return self.work.id
 
 
 async def submit_work(
@@ -91,59 +86,107 @@ async def submit_work(
     Queue Works in this order, as many as the generator may submit.
 
     Those whose idempotency key is known are there already, and cost nothing.
+
+    Args:
+        db: Outside a transaction: one statement does it, unless a target or a key among them
+            makes more of it, or the generator has limits.
     """
-    results: list[Submitted | Refused | None] = []
+    if not submissions:
+        return []
+    new = [(new_work_id(), each) for each in submissions]
+    # Broken by a key that another request is keeping at this moment, or that is there twice.
+    with suppress(asyncpg.UniqueViolationError):
+        if stored := await _insert(db, new, by=by, is_alone=True):
+            return list(stored)
+    async with db.transaction():
+        return await _submit_one_by_one(db, new, by=by)
+
+
+async def _submit_one_by_one(
+    db: Connection, asked: Sequence[tuple[UUID, Submission]], *, by: Submitter
+) -> list[Submitted | Refused]:
+    """Ask of each whether it is known, and whether it may be submitted; then queue the rest."""
+    results: list[UUID | Refused] = []
     new: list[tuple[UUID, Submission]] = []
     budget = await lock_budget(db, by.generator_id)
-    keys = [key for each in submissions if (key := each.body.idempotency_key) is not None]
+    keys = [key for _, each in asked if (key := each.body.idempotency_key) is not None]
     if len(keys) > 1:
         await fetch_all(db, "lock_idempotency_keys", owner=_owner_of_keys(by), keys=keys)
-    for each in submissions:
-        work_id = new_work_id()
+    for work_id, each in asked:
         limit = budget.problem()
         known = await _known_by_key(db, each.body, None if limit else work_id, by=by)
-        results.append(known or limit)
+        results.append(known or limit or work_id)
         if known is None and limit is None:
             budget.spend()
             new.append((work_id, each))
-    stored: dict[UUID, Submitted] = {}
+    stored = {each.work_id: each for each in await _store(db, new, by=by)}
     if new:
         await keep_budget(db, by.generator_id, budget)
+    earlier = [each for each in results if isinstance(each, UUID) and each not in stored]
+    works = await get_works(db, earlier) if earlier else {}
+    works |= {work_id: each.work for work_id, each in stored.items()}
+    # Of several with one key in one request the first is new.
+    return [
+        stored.pop(each, Submitted(work=works[each], is_new=False))
+        if isinstance(each, UUID)
+        else each
+        for each in results
+    ]
+
+
+async def _store(
+    db: Connection, new: Sequence[tuple[UUID, Submission]], *, by: Submitter
+) -> list[Submitted]:
+    """Queue Works, and make the lanes first that are not there."""
+    if not new:
+        return []
+    stored = await _insert(db, new, by=by)
+    if not stored:
+        await selectors_of(db, ((each.body.work_type, each.body.targets) for _, each in new))
         stored = await _insert(db, new, by=by)
-    queued = iter(stored[work_id] for work_id, _ in new)
-    return [next(queued) if each is None else each for each in results]
+    return stored
 
 
 async def _insert(
-    db: Connection, new: Sequence[tuple[UUID, Submission]], *, by: Submitter
-) -> dict[UUID, Submitted]:
-    lanes = await selectors_of(db, ((each.body.work_type, each.body.targets) for _, each in new))
+    db: Connection,
+    new: Sequence[tuple[UUID, Submission]],
+    *,
+    by: Submitter,
+    is_alone: bool = False,
+) -> list[Submitted]:
+    """Queue Works with one statement: all, or none; see ``queries/insert_work.sql``."""
+    resources = {work_id: _resource(each, work_id=work_id) for work_id, each in new}
     rows = await fetch_all(
         db,
         "insert_work",
         works=[
-            _row(each, work_id=work_id, selector_id=lane)
-            for (work_id, each), lane in zip(new, lanes, strict=True)
+            _row(each.body, work_id=work_id, resource=resources[work_id], is_alone=is_alone)
+            for work_id, each in new
         ],
+        is_alone=is_alone,
+        owner=_owner_of_keys(by),
+        key_lifetime=_KEY_LIFETIME,
         generator_id=by.generator_id,
         actor=by.actor,
         traceparent=by.traceparent,
     )
-    return {
-        row["id"]: Submitted(
-            work_id=row["id"],
+    stored = {row["id"]: row for row in rows}
+    return [
+        Submitted(
+            work=_body(each.body, stored[work_id], resource=resources[work_id], by=by),
             is_new=True,
-            selector_id=row["selector_id"] if row["is_due"] else None,
+            selector_id=stored[work_id]["selector_id"] if stored[work_id]["is_due"] else None,
         )
-        for row in rows
-    }
+        for work_id, each in new
+        if stored
+    ]
 
 
 async def _known_by_key(
     db: Connection, body: SubmitWork, work_id: UUID | None, *, by: Submitter
-) -> Submitted | IdempotencyKeyReused | None:
+) -> UUID | IdempotencyKeyReused | None:
     """
-    Return what the body's key stands for, if it is known.
+    Return the Work that the body's key stands for, if it is known.
 
     Args:
         work_id: What it stands for from now on, if it is not; None keeps nothing.
@@ -167,7 +210,8 @@ async def _known_by_key(
         return None
     if row["body_sha256"] != digest:
         return IdempotencyKeyReused(body.idempotency_key)
-    return Submitted(work_id=row["work_id"], is_new=False)
+    known: UUID = row["work_id"]
+    return known
 
 
 def _owner_of_keys(by: Submitter) -> UUID:
@@ -180,9 +224,9 @@ def _digest(body: SubmitWork) -> bytes:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).digest()
 
 
-def _row(submission: Submission, *, work_id: UUID, selector_id: int) -> dict[str, Any]:
+def _resource(submission: Submission, *, work_id: UUID) -> dict[str, Any]:
     body = submission.body
-    resource = {
+    return {
         "apiVersion": API_VERSION,
         "kind": KIND,
         "metadata": {"name": f"work-{work_id}"},
@@ -193,11 +237,15 @@ def _row(submission: Submission, *, work_id: UUID, selector_id: int) -> dict[str
             template=submission.template,
         ),
     }
+
+
+def _row(body: SubmitWork, *, work_id: UUID, resource: Manifest, is_alone: bool) -> dict[str, Any]:
+    keeps_key = is_alone and body.idempotency_key is not None
     return {
         "id": str(work_id),
         "work_type": body.work_type,
-        "crd_spec": json.dumps(resource),
-        "selector_id": selector_id,
+        "crd_spec": orjson.dumps(resource).decode(),
+        "target_sha256": digest_of(body.targets).hex(),
         "priority": body.priority,
         "max_retries": body.max_retries,
         "max_handoffs": body.max_handoffs,
@@ -206,4 +254,30 @@ def _row(submission: Submission, *, work_id: UUID, selector_id: int) -> dict[str
         "start_within_seconds": body.start_within_seconds,
         "labels": body.labels,
         "idempotency_key": body.idempotency_key,
+        "body_sha256": _digest(body).hex() if keeps_key else None,
     }
+
+
+def _body(
+    body: SubmitWork, row: asyncpg.Record, *, resource: dict[str, Any], by: Submitter
+) -> WorkBody:
+    """Say what a Work is that was queued just now."""
+    return WorkBody(
+        id=row["id"],
+        work_type=body.work_type,
+        status=WorkState.PENDING,
+        created_at=row["created_at"],
+        priority=body.priority,
+        max_retries=body.max_retries,
+        claim_timeout_seconds=body.claim_timeout_seconds,
+        max_handoffs=body.max_handoffs,
+        not_before=row["not_before"],
+        start_deadline=row["start_deadline"],
+        labels=body.labels,
+        generator=row["generator"],
+        generator_id=by.generator_id,
+        traceparent=by.traceparent,
+        target=row["target"],
+        eligible_agents=row["eligible_agents"],
+        resource=resource,
+    )

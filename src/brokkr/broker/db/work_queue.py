@@ -113,7 +113,19 @@ async def complete_work(
 
     A repeat with the same claim gets the same answer and changes nothing.  Each report is
     answered by itself: what is refused does not keep the others out.
+
+    Args:
+        db: Outside a transaction: unless something may be handed on, one statement does it.
     """
+    if not any(map(_may_pass, reports)):
+        return await _complete(db, reports, by=by, policy=policy)
+    async with db.transaction():
+        return await _complete(db, reports, by=by, policy=policy)
+
+
+async def _complete(
+    db: Connection, reports: Sequence[CompleteOne], *, by: Holder, policy: HandOffPolicy
+) -> list[Completed | WorkNotFound | ClaimLost]:
     first: dict[_Claim, CompleteOne] = {}
     for each in reports:
         first.setdefault(_claim_of(each), each)

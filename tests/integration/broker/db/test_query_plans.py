@@ -20,7 +20,7 @@ from brokkr.broker.db import statements
 from brokkr.broker.db.claims import renew_claims
 from brokkr.broker.db.pool import open_pool, transaction
 from brokkr.broker.db.statements import bind, parse, statement
-from brokkr.broker.db.submissions import first_work_id_at
+from brokkr.broker.db.work_ids import first_work_id_at
 from support.depth import Deep, explain, fill
 from support.postgres import fresh_database
 from support.queue import Queue, holder
@@ -52,7 +52,7 @@ def a_work() -> Parameters:
         "id": str(uuid4()),
         "work_type": "build",
         "crd_spec": "{}",
-        "selector_id": 1,
+        "target_sha256": "00",
         "priority": 0,
         "max_retries": 3,
         "max_handoffs": 0,
@@ -201,6 +201,9 @@ BOUNDED: Final[dict[str, dict[str, Case]]] = {
     "insert_work": {
         "": lambda deep: {
             "works": [a_work(), a_work()],
+            "is_alone": True,
+            "owner": deep.generator,
+            "key_lifetime": DAY,
             "generator_id": deep.generator,
             "actor": "",
             "traceparent": None,

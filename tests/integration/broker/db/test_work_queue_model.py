@@ -40,7 +40,7 @@ from brokkr.work.errors import (
     WorkNotFound,
     WorkNotHeld,
 )
-from support.queue import Queue, a_submission
+from support.queue import Queue, a_submission, is_known
 
 MAX_LOST: Final = 3
 KEY_LIFETIME: Final = 24
@@ -226,7 +226,7 @@ class QueueMachine(RuleBasedStateMachine):
                 )
             )
         elif known[1] == priority:
-            assert answer == Submitted(work_id=known[2], is_new=False)
+            assert is_known(answer, known[2])
         else:
             assert isinstance(answer, IdempotencyKeyReused)
 

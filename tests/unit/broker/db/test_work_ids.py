@@ -1,6 +1,6 @@
 from datetime import UTC, datetime, timedelta
 
-from brokkr.broker.db.submissions import first_work_id_at, new_work_id
+from brokkr.broker.db.work_ids import first_work_id_at, new_work_id
 
 
 def test_ids_sort_in_the_order_in_which_they_were_made() -> None:

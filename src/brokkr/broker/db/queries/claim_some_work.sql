@@ -8,6 +8,10 @@
 -- What the agent itself has lost while it waited is not for this request: who waits may be cut
 -- off and still execute it.  A heartbeat revives that claim, and the next request may have it.
 --
+-- A request is answered once.  Nothing is claimed for one that has been answered; a repeat that
+-- comes while the first is being answered waits for it, and if it claims all the same, because
+-- it began before, it breaks `one_answer_each_request`.
+--
 -- The agent's row is locked first: its deletion or drain is either seen here, or waits and
 -- then finds what was claimed.  What the agent has declared unavailable it does not get.
 WITH me AS (
@@ -15,6 +19,11 @@ WITH me AS (
       FROM agents
      WHERE id = :agent_id AND deleted_at IS NULL AND drained_at IS NULL
        FOR SHARE
+), asked AS (
+    SELECT pg_advisory_xact_lock(3, hashtext(:request_id::uuid::text)),
+           EXISTS (SELECT FROM work_claims AS claim
+                    WHERE claim.agent_id = :agent_id AND claim.request_id = :request_id::uuid
+                  ) AS before
 ), head AS (
     SELECT lane.id
       FROM agent_selectors AS mine
@@ -29,7 +38,8 @@ WITH me AS (
             ORDER BY work.priority DESC, work.seq
             LIMIT :depth
            ) AS lane
-     WHERE mine.agent_id = (SELECT id FROM me)
+     WHERE NOT (SELECT before FROM asked)
+       AND mine.agent_id = (SELECT id FROM me)
        AND NOT (SELECT unavailable FROM me) ? selector.work_type
        AND (:types::text[] IS NULL OR selector.work_type = ANY (:types::text[]))
      ORDER BY lane.priority DESC, lane.seq
@@ -64,8 +74,9 @@ WITH me AS (
      WHERE work.id = candidate.id
     RETURNING work.*
 ), recorded AS (
-    INSERT INTO work_claims (claim_id, work_id, agent_id, round, request_id, claimed_at)
-    SELECT claim_id, id, claimed_by, round, :request_id::uuid, claimed_at FROM claimed
+    INSERT INTO work_claims (claim_id, work_id, agent_id, round, request_id, place, claimed_at)
+    SELECT claim_id, id, claimed_by, round, :request_id::uuid, row_number() OVER (), claimed_at
+      FROM claimed
 ), told AS (
     INSERT INTO work_events (work_id, number, kind, actor, detail)
     SELECT id, events, 'claimed', :actor::text,

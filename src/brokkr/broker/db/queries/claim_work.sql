@@ -33,8 +33,8 @@ WITH me AS (
        )
     RETURNING work.*
 ), recorded AS (
-    INSERT INTO work_claims (claim_id, work_id, agent_id, round, request_id, claimed_at)
-    SELECT claim_id, id, claimed_by, round, :request_id::uuid, claimed_at FROM claimed
+    INSERT INTO work_claims (claim_id, work_id, agent_id, round, request_id, place, claimed_at)
+    SELECT claim_id, id, claimed_by, round, :request_id::uuid, 1, claimed_at FROM claimed
 ), told AS (
     INSERT INTO work_events (work_id, number, kind, actor, detail)
     SELECT id, events, 'claimed', :actor::text,
