@@ -45,6 +45,9 @@ from brokkr.work.trace import Span
 
 log = structlog.get_logger()
 
+_RULES_SECONDS: Final = 5
+_RULES_PAUSE_SECONDS: Final = 0.5
+
 _T = TypeVar("_T")
 
 LEAVE_WITHIN: Final = timedelta(seconds=5)
@@ -96,7 +99,7 @@ async def run(settings: AgentSettings) -> None:
             )
         )
         agent = await _until_available(lambda: client.get_agent("self"))
-        await _until_available(lambda: _check_cluster(kube, settings.work_crd.namespace))
+        await _until_available(lambda: _check_access(kube, settings.work_crd.namespace))
         log.info("agent started", agent=agent.name, namespace=settings.work_crd.namespace)
         parts = _Parts(
             settings,
@@ -335,16 +338,30 @@ def _policy(crd: WorkCrdSettings) -> Policy:
     )
 
 
+async def _check_access(kube: KubeClient, namespace: str) -> None:
+    """
+    Insist on what no agent can do without, as soon as the API server knows its rules.
+
+    One that has just started refuses everything until then.
+    """
+    clock = asyncio.get_running_loop().time
+    until = clock() + _RULES_SECONDS
+    while True:
+        try:
+            return await _check_cluster(kube, namespace)
+        except KubeForbidden as error:
+            if clock() >= until:
+                raise ClusterNotReady(
+                    f"there is no namespace {namespace}, or no right to work in it ({error}): "
+                    f"brokkr agent rbac --namespace {namespace} | kubectl apply -f -"
+                ) from error
+            log.warning("cluster refuses", error=str(error))
+        await asyncio.sleep(_RULES_PAUSE_SECONDS)
+
+
 async def _check_cluster(kube: KubeClient, namespace: str) -> None:
-    """Insist on what no agent can do without; what types of work need may come later."""
-    apply = f"brokkr agent rbac --namespace {namespace} | kubectl apply -f -"
-    try:
-        found = await kube.find(NAMESPACES, None, namespace)
-    except KubeForbidden as error:
-        raise ClusterNotReady(
-            f"there is no namespace {namespace}, or no right to work in it ({error}): {apply}"
-        ) from error
-    if found is None:
+    """What types of work need may come later."""
+    if await kube.find(NAMESPACES, None, namespace) is None:
         raise ClusterNotReady(
             f"there is no namespace {namespace}; create it "
             f"(kubectl create namespace {namespace}), or set agent.work_crd.namespace"
@@ -353,12 +370,7 @@ async def _check_cluster(kube: KubeClient, namespace: str) -> None:
         raise ClusterNotReady(
             f"the cluster does not know {WORKS}: brokkr agent crd | kubectl apply -f -"
         )
-    try:
-        await kube.find(WORKS, namespace, "is-there-access")
-    except KubeForbidden as error:
-        raise ClusterNotReady(
-            f"the agent has no rights in {namespace} ({error}): {apply}"
-        ) from error
+    await kube.find(WORKS, namespace, "is-there-access")
 
 
 async def _until_available(ask: Callable[[], Awaitable[_T]]) -> _T:

@@ -1,14 +1,16 @@
 """An agent in a cluster that lacks what builds need, or loses it, or gets it in the end."""
 
 import json
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
 from copy import deepcopy
 from typing import Any
 
 import aiohttp
 import pytest
+from structlog.testing import capture_logs
 
-from brokkr.agent.kinds import BUILD_RUNS, CRDS, NAMESPACES, TASK_RUNS
+from brokkr.agent.kinds import BUILD_RUNS, CLUSTER_ROLE_BINDINGS, CRDS, NAMESPACES, TASK_RUNS
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.config import KubeConfig
 from brokkr.agent.settings import HealthSettings
@@ -132,6 +134,64 @@ async def becomes_ready(stage: Stage) -> None:
 
     await eventually(is_ready, within=30)
     assert 'brokkr_agent_type_available{type="build"} 1.0' in (await health(stage, "/metrics"))[1]
+
+
+@asynccontextmanager
+async def everything_is_refused(kube: KubeClient) -> AsyncIterator[None]:
+    """As by an API server that has just started, and has not read its rules yet."""
+    bindings, _ = await kube.list(CLUSTER_ROLE_BINDINGS, None)
+    taken = [
+        each
+        for each in bindings
+        if each["metadata"]["name"] == "system:discovery"
+        or any(subject["kind"] == "ServiceAccount" for subject in each.get("subjects", []))
+    ]
+    for each in taken:
+        await kube.delete(CLUSTER_ROLE_BINDINGS, None, each["metadata"]["name"])
+    try:
+        yield
+    finally:
+        for each in taken:
+            metadata = {"name": each["metadata"]["name"], "labels": each["metadata"].get("labels")}
+            await kube.create(CLUSTER_ROLE_BINDINGS, None, each | {"metadata": metadata})
+
+
+def said(lines: Iterable[Any], event: str) -> Callable[[], Awaitable[bool]]:
+    async def is_there() -> bool:
+        return any(each["event"] == event for each in lines)
+
+    return is_there
+
+
+async def test_an_api_server_that_refuses_everything_for_a_while_ends_no_agent(
+    bare_stage: Stage,
+) -> None:
+    stage = bare_stage
+    await apply(stage.kube, OTHER_CRDS)
+    with capture_logs() as lines:
+        async with stage.agent() as agent:
+            await until_it_builds(stage)
+            async with everything_is_refused(stage.kube):
+                await eventually(said(lines, "prerequisites not checked"), within=30)
+            await until_it_builds(stage)
+
+            assert not agent.done()
+
+
+async def test_an_agent_that_starts_with_its_api_server_waits_for_its_rules(
+    bare_stage: Stage,
+) -> None:
+    stage = bare_stage
+    await apply(stage.kube, OTHER_CRDS)
+    with capture_logs() as lines:
+        async with AsyncExitStack() as refused:
+            await refused.enter_async_context(everything_is_refused(stage.kube))
+            async with stage.agent() as agent:
+                await eventually(said(lines, "cluster refuses"), within=30)
+                await refused.aclose()
+                await eventually(said(lines, "agent started"), within=30)
+
+                assert not agent.done()
 
 
 async def test_an_agent_without_shipwright_waits_for_it_and_says_so_everywhere(
