@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from brokkr.agent.controller.caches import Caches
 from brokkr.agent.controller.decide import Policy, decide
-from brokkr.agent.controller.observe import observe
+from brokkr.agent.controller.observe import LOG_BYTES, observe
 from brokkr.agent.handlers.build.handler import BuildHandler
 from brokkr.agent.handlers.build.manifests import BuildDefaults
 from brokkr.agent.handlers.protocol import Handler
@@ -178,6 +178,13 @@ def objects(draw: st.DrawFn) -> dict[str, Any]:
     return thing
 
 
+# A build writes its own log; of its end the agent reads so much.
+LOGS = st.text(max_size=50) | st.sampled_from(
+    [
+        *("dial tcp: i/o timeout\n" * 12_000, "x" * LOG_BYTES, "\n" * LOG_BYTES),
+        *("push denied\r\x1b[31m\0", "pod " * (LOG_BYTES // 4), "\ufffd" * 9),
+    ]
+)
 EVENTS = st.tuples(st.sampled_from(["ADDED", "MODIFIED", "DELETED"]), works() | objects())
 
 
@@ -251,7 +258,7 @@ def test_of_a_status_that_no_broker_would_take_no_progress_is_told() -> None:
 @given(
     events=st.lists(EVENTS, min_size=1, max_size=5),
     found=st.none() | objects(),
-    said=st.text(max_size=50),
+    said=LOGS,
     minutes=st.sampled_from([0, 1, 10_000]),
 )
 async def test_whatever_the_objects_have_become_there_is_a_status_and_a_report(
