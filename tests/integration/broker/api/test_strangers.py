@@ -316,7 +316,8 @@ async def test_an_agent_that_claims_and_gives_back_without_end_leaves_others_ser
         asyncio.create_task(each(thief, scene.thief_id))
         for each in (*[_give_back_for_ever] * 5, *[_park_for_ever] * 10)
     ]
-    asked, done = {await submit("other"), await submit("other", "thief")}, set()
+    asked = {await submit("other"), await submit("other", "thief")}
+    done: set[UUID] = set()
     while not asked <= done:
         for claim in await agent.claim_some(other.id, ClaimSome(max=10, wait=5)):
             report = CompleteWork(claim_id=claim.claim_id, success=True)
