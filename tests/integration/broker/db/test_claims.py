@@ -11,7 +11,13 @@ from brokkr.broker.db import agents, claims, work_queue
 from brokkr.broker.db.claims import ClaimedWork
 from brokkr.broker.db.pool import transaction
 from brokkr.wire.bodies import AgentBody, WorkState
-from brokkr.work.errors import AgentDrained, ClaimLost, WorkNotClaimable, WorkNotFound
+from brokkr.work.errors import (
+    AgentDrained,
+    AgentNotFound,
+    ClaimLost,
+    WorkNotClaimable,
+    WorkNotFound,
+)
 from support.queue import Queue, holder
 from support.signals import eventually
 
@@ -374,6 +380,14 @@ async def test_a_deleted_agent_revives_nothing(queue: Queue) -> None:
     with pytest.raises(ClaimLost):
         await report
     assert (await queue.look(claim.work_id)).status is WorkState.PENDING
+
+
+async def test_a_deleted_agent_that_is_heard_of_is_none(queue: Queue) -> None:
+    agent = await queue.an_agent()
+    await queue.delete_agent(agent)
+
+    with pytest.raises(AgentNotFound):
+        await queue.touch(agent)
 
 
 # -- a request whose answer was lost ---------------------------------------------------
