@@ -2,8 +2,9 @@
 Try hostile input at depth, for as long as asked: ``make hostile``.
 
 What the tests try a little of with every change is tried here over and over, each round
-with a seed of its own, which is printed: ``--seed`` repeats a round.  A round's processes
-may not take more than so much memory, and what they do not finish in time has failed.
+with a seed of its own, which is printed: ``--seed`` repeats a round.  A round takes a quarter
+of an hour on two cores that do little else.  Its processes may not take more than so much
+memory, and a test that is not over in time has failed.
 """
 
 import argparse
@@ -23,7 +24,8 @@ ROUND = {
     "every route, as everybody": "tests/integration/broker/api/test_openapi.py",
 }
 MEMORY_BYTES = 4 * 1024**3
-LONGEST_SECONDS = 1800
+LONGEST_SECONDS = 1200
+"""For one test; the longest takes five minutes."""
 
 
 def run(name: str, paths: str, *, seed: int, profile: str) -> bool:
@@ -54,7 +56,12 @@ def run(name: str, paths: str, *, seed: int, profile: str) -> bool:
 def main() -> None:
     """Go round until the time is over; a failure ends it."""
     options = argparse.ArgumentParser(description="Try hostile input at depth.")
-    options.add_argument("--minutes", type=float, default=15, help="begin no round after these")
+    options.add_argument(
+        "--minutes",
+        type=float,
+        default=15,
+        help="begin no round after these; one takes about as long",
+    )
     options.add_argument("--seed", type=int, help="of the first round; random unless given")
     options.add_argument("--profile", default="deep", help="of Hypothesis, in tests/conftest.py")
     given = options.parse_args()

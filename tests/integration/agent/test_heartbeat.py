@@ -41,6 +41,55 @@ pytestmark = [pytest.mark.kube, pytest.mark.postgres]
 PATIENCE = timedelta(minutes=1)
 
 
+async def test_an_agent_without_a_slot_takes_in_a_claim_that_it_has_a_resource_of_and_no_other(
+    broker: RunningBroker, agent_kube: KubeClient, namespace: str
+) -> None:
+    """It has started anew, and is told what it holds."""
+    agent = await broker.admin.register_agent(RegisterAgent(name="edge"))
+    body = SubmitWork(
+        work_type="build", template=a_build_template(), target=TargetBody(agents=["edge"])
+    )
+    works = [await broker.admin.submit_work(body) for _ in range(2)]
+
+    async with BrokerClient(broker.url, agent.key) as client:
+        known, unknown = [await client.claim_work(each.id, ClaimOne()) for each in works]
+        await create_work(agent_kube, namespace, known, agent_id=agent.id)
+        metrics = Metrics()
+        caches = Caches(
+            agent_kube, namespace, agent_id=agent.id, handlers=(), on_change=lambda _: None
+        )
+        intake = Intake(
+            agent=agent,
+            client=client,
+            kube=agent_kube,
+            caches=caches,
+            held=HeldClaims(),
+            namespace=namespace,
+            prerequisites=Prerequisites(
+                kube=agent_kube,
+                namespace=namespace,
+                handlers={},
+                objection="",
+                interval=timedelta(hours=1),
+                metrics=metrics,
+                on_change=lambda: None,
+            ),
+            settings=WorkQueueSettings(max_concurrent=1),
+            news=asyncio.Event(),
+            jitter=lambda: 1.0,
+            metrics=metrics,
+        )
+        watching = asyncio.create_task(caches.run())
+        await caches.until_synced()
+
+        assert intake.take_in(unknown) is None
+        held = intake.take_in(known)
+        watching.cancel()
+
+    assert held is not None
+    assert held.claim_id == known.claim_id
+
+
 async def test_a_controller_that_is_stuck_loses_its_leases_and_gets_them_back(
     broker: RunningBroker, agent_kube: KubeClient, namespace: str
 ) -> None:

@@ -143,7 +143,9 @@ async def _attempt_objects(
     found = []
     for manifest in caches.objects_of(work.name):
         label = labels.get(manifest["kind"])
-        is_theirs = label is not None and manifest["metadata"]["labels"].get(label) == name
+        # Of objects of a Work that was over the cache keeps no labels, and it may not stay over.
+        marks = manifest["metadata"].get("labels") or {}
+        is_theirs = label is not None and marks.get(label) == name
         if is_theirs or is_of_attempt(manifest, work, work.attempt):
             found.append(manifest)
     is_there = any(each["kind"] == handler.executor for each in found)

@@ -21,6 +21,7 @@ import aiohttp
 
 from brokkr.agent.kinds import PODS, SERVICE_ACCOUNTS, Resource
 from brokkr.agent.kube.config import KubeConfig
+from brokkr.agent.kube.documents import read_json
 from brokkr.agent.kube.errors import (
     KubeError,
     KubeExpired,
@@ -171,7 +172,11 @@ class KubeClient:
         async with self._response(
             "GET", PODS.path(namespace, pod, "log"), params=params
         ) as response:
-            return (await response.content.read(max_bytes)).decode(errors="replace")
+            said = b""
+            # A read returns what is there, and most of a long log is still on its way.
+            while more := await response.content.read(max_bytes - len(said)):
+                said += more
+            return said.decode(errors="replace")
 
     async def create_token(
         self, namespace: str, service_account: str, *, lifetime: timedelta
@@ -313,7 +318,7 @@ class KubeClient:
                     raise KubeSilent(f"nothing came for {silence.total_seconds():g} s") from error
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in filter(None, lines):
-                    event = json.loads(line)
+                    event = read_json(line)
                     if event["type"] == "ERROR":
                         raise error_of(event["object"].get("code") or 500, event["object"])
                     yield event["type"], event["object"]
@@ -348,7 +353,7 @@ class KubeClient:
         async with self._response(
             method, path, params=params, body=body, content_type=content_type
         ) as response:
-            answer: dict[str, Any] = json.loads(await response.read())
+            answer: dict[str, Any] = read_json(await response.read())
             return answer
 
     @asynccontextmanager
@@ -398,13 +403,14 @@ class KubeClient:
 
 async def _refusal(response: aiohttp.ClientResponse) -> KubeError:
     """Read what a response other than 2xx says."""
-    text = await response.text(errors="replace")
+    text = await response.read()
     try:
-        status = json.loads(text)
+        status = read_json(text)
     except ValueError:
         status = None
     if not isinstance(status, dict):
-        status = {"message": f"HTTP {response.status}: {text.strip()[:500]}"}
+        said = text.decode(errors="replace").strip()[:500]
+        status = {"message": f"HTTP {response.status}: {said}"}
     after = response.headers.get("Retry-After", "")
     retry_after = timedelta(seconds=int(after)) if after.isdecimal() else None
     return error_of(response.status, status, retry_after=retry_after)

@@ -1,10 +1,13 @@
+import json
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
+import aiohttp
 import pytest
+from aiohttp import web
 
 from brokkr.agent.kinds import (
     CONFIG_MAPS,
@@ -12,6 +15,7 @@ from brokkr.agent.kinds import (
     ROLES,
     SECRETS,
     SERVICE_ACCOUNTS,
+    TASK_RUNS,
     WORKS,
     Resource,
 )
@@ -230,6 +234,57 @@ async def test_a_watch_carries_objects_of_more_than_a_network_buffer(
         _, manifest = await anext(events)
 
     assert len(manifest["data"]["text"]) == 900_000
+
+
+async def test_an_object_nested_beyond_reason_does_not_stand_in_the_way(
+    kube: KubeClient, namespace: str, control_plane: ControlPlane
+) -> None:
+    _, version = await kube.list(TASK_RUNS, namespace)
+    manifest = {"apiVersion": "tekton.dev/v1", "kind": "TaskRun", "metadata": {"name": "deep"}}
+    text = json.dumps(manifest | {"spec": {"deep": "@", "short": "s"}})
+    config = KubeConfig.load(control_plane.kubeconfig)
+    token = await config.credentials.token()
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    # The client itself could not write it.
+    async with aiohttp.request(
+        "POST",
+        config.server + TASK_RUNS.path(namespace),
+        data=text.replace('"@"', "[" * 9000 + "]" * 9000),
+        headers=headers,
+        connector=aiohttp.TCPConnector(ssl=config.tls or False),
+        raise_for_status=True,
+    ):
+        pass
+
+    async with aclosing(kube.watch(TASK_RUNS, namespace, resource_version=version)) as events:
+        _, watched = await anext(events)
+    [listed], _ = await kube.list(TASK_RUNS, namespace)
+    read = await kube.get(TASK_RUNS, namespace, "deep")
+
+    assert [each["spec"]["short"] for each in (watched, listed, read)] == ["s"] * 3
+
+
+async def test_a_log_is_read_to_its_end_however_long_it_takes_to_come() -> None:
+    said = "\n".join(map(str, range(200_000))).encode()
+
+    async def answer(request: web.Request) -> web.Response:
+        assert request.query["container"] == "step"
+        return web.Response(body=said)
+
+    app, port = web.Application(), free_port()
+    app.router.add_get("/api/v1/namespaces/ns/pods/pod/log", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    try:
+        async with KubeClient(KubeConfig(server=f"http://127.0.0.1:{port}")) as kube:
+            whole = await kube.read_log("ns", "pod", "step", lines=100, max_bytes=2**21)
+            part = await kube.read_log("ns", "pod", "step", lines=100, max_bytes=2**20)
+    finally:
+        await runner.cleanup()
+
+    assert whole.encode() == said
+    assert part.encode() == said[: 2**20]
 
 
 async def test_a_watch_from_a_forgotten_version_has_expired(

@@ -10,11 +10,14 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID, uuid4
 
+from brokkr.client import BrokerClient
 from brokkr.wire.bodies import (
     ClaimBody,
     ClaimOne,
+    ClaimSome,
     CompleteWork,
     Heartbeat,
+    ReleaseWork,
     ReportProgress,
     SubmitWork,
     WorkBody,
@@ -284,6 +287,51 @@ async def test_an_agent_that_floods_the_broker_leaves_room_for_others_and_little
     )
 
     assert events <= 2 + 40 * 5  # and at most 500, which test_work_events.py shows
+
+
+async def _give_back_for_ever(agent: BrokerClient, agent_id: UUID) -> None:
+    while True:
+        for claim in await agent.claim_some(agent_id, ClaimSome(max=10)):
+            await agent.release_work(claim.id, ReleaseWork(claim_id=claim.claim_id))
+
+
+async def _park_for_ever(agent: BrokerClient, agent_id: UUID) -> None:
+    while True:
+        await agent.claim_some(agent_id, ClaimSome(types=["nothing"], wait=0.05))
+
+
+async def test_an_agent_that_claims_and_gives_back_without_end_leaves_others_served(
+    served: Served,
+) -> None:
+    scene = await a_scene(served)
+    thief = await served.client(scene.thief)
+    other, agent = await served.an_agent("other")
+
+    async def submit(*agents: str) -> UUID:
+        body = SubmitWork.model_validate(a_submission(target={"agents": agents}))
+        return (await served.admin.submit_work(body)).id
+
+    fodder = [await submit("thief") for _ in range(5)]
+    flooding = [
+        asyncio.create_task(each(thief, scene.thief_id))
+        for each in (*[_give_back_for_ever] * 5, *[_park_for_ever] * 10)
+    ]
+    asked = {await submit("other"), await submit("other", "thief")}
+    done: set[UUID] = set()
+    while not asked <= done:
+        for claim in await agent.claim_some(other.id, ClaimSome(max=10, wait=5)):
+            report = CompleteWork(claim_id=claim.claim_id, success=True)
+            await agent.complete_work(claim.id, report)
+            done.add(claim.id)
+    for each in flooding:
+        each.cancel()
+    ended = await asyncio.gather(*flooding, return_exceptions=True)
+    taken = await served.broker.pool.fetchval(
+        "SELECT count(*) FROM work_claims WHERE work_id = ANY ($1)", fodder
+    )
+
+    assert {type(each) for each in ended} == {asyncio.CancelledError}
+    assert taken > len(fodder), "there was no flood"
 
 
 def _an_id(number: int) -> UUID:

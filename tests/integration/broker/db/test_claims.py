@@ -11,7 +11,13 @@ from brokkr.broker.db import agents, claims, work_queue
 from brokkr.broker.db.claims import ClaimedWork
 from brokkr.broker.db.pool import transaction
 from brokkr.wire.bodies import AgentBody, WorkState
-from brokkr.work.errors import AgentDrained, ClaimLost, WorkNotClaimable, WorkNotFound
+from brokkr.work.errors import (
+    AgentDrained,
+    AgentNotFound,
+    ClaimLost,
+    WorkNotClaimable,
+    WorkNotFound,
+)
 from support.queue import Queue, holder
 from support.signals import eventually
 
@@ -376,6 +382,14 @@ async def test_a_deleted_agent_revives_nothing(queue: Queue) -> None:
     assert (await queue.look(claim.work_id)).status is WorkState.PENDING
 
 
+async def test_a_deleted_agent_that_is_heard_of_is_none(queue: Queue) -> None:
+    agent = await queue.an_agent()
+    await queue.delete_agent(agent)
+
+    with pytest.raises(AgentNotFound):
+        await queue.touch(agent)
+
+
 # -- a request whose answer was lost ---------------------------------------------------
 
 
@@ -449,6 +463,18 @@ async def test_a_repeat_after_the_claim_was_lost_gets_nothing_and_takes_nothing(
     with pytest.raises(WorkNotClaimable):
         await queue.claim(work_id, by=agent, request_id=request_id)
     assert (await queue.look(work_id)).status is WorkState.PENDING
+
+
+async def test_a_repeat_does_not_bring_back_what_the_agent_has_lost_and_claimed_again(
+    queue: Queue,
+) -> None:
+    agent, earlier = await queue.an_agent(), uuid4()
+    work_id = await queue.submit()
+    [lost] = await queue.claim_some(agent, request_id=earlier)
+    await queue.lose(lost)
+    await queue.claim(work_id, by=agent)
+
+    assert await queue.claim_some(agent, request_id=earlier) == []
 
 
 async def test_a_request_id_stands_for_what_was_claimed_with_it_and_nothing_else(
@@ -525,6 +551,17 @@ async def test_a_request_that_waits_does_not_get_what_its_own_agent_lost_meanwhi
     assert await queue.claim_some(loser, waited=timedelta(seconds=30)) == []
     [taken] = await queue.claim_some(other, waited=timedelta(seconds=30))
     assert taken.work_id == work_id
+
+
+async def test_who_has_lost_one_work_while_it_waited_still_gets_another(queue: Queue) -> None:
+    agent = await queue.an_agent()
+    lost = await queue.claim(await queue.submit(), by=agent)
+    await queue.lose(lost)
+    another = await queue.submit()
+
+    claimed = await queue.claim_some(agent, limit=10, waited=timedelta(seconds=30))
+
+    assert [each.work_id for each in claimed] == [another]
 
 
 async def test_the_next_request_of_who_has_lost_it_may_have_it(queue: Queue) -> None:

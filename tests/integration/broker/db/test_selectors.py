@@ -222,3 +222,12 @@ async def test_a_registration_waits_for_a_target_that_is_being_stored(queue: Que
 
     assert isinstance(submitted, Submitted)
     assert await queue.targets(submitted.work_id) == {"a"}
+
+
+async def test_an_agent_that_is_relabelled_takes_nobody_else_out_of_a_lane(queue: Queue) -> None:
+    relabelled, other = await queue.an_agent(), await queue.an_agent(gpu="true")
+    work_id = await queue.submit({"match_labels": {"gpu": "true"}})
+
+    await queue.relabel(relabelled, colour="red")
+
+    assert [each.id for each in await queue.pending(other)] == [work_id]

@@ -9,7 +9,7 @@ from brokkr.broker.db import retention, submissions
 from brokkr.broker.db.pool import transaction
 from brokkr.broker.db.submissions import Submitted, Submitter
 from brokkr.wire.bodies import WorkState
-from brokkr.work.errors import IdempotencyKeyReused
+from brokkr.work.errors import IdempotencyKeyReused, LimitReached
 from support.queue import Queue, a_submission, is_known
 from support.signals import eventually
 
@@ -249,6 +249,40 @@ async def test_requests_with_the_same_keys_in_opposite_orders_do_not_wait_for_ea
 async def _waiting(queue: Queue, number: int) -> bool:
     waiting = "SELECT count(*) = $1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
     return bool(await queue.pool.fetchval(f"{waiting} AND datname = current_database()", number))
+
+
+async def test_a_generator_at_its_limit_finds_its_own_keys_and_no_others(queue: Queue) -> None:
+    other, limited = await a_tenant(queue, "ci"), await a_tenant(queue, "nightly")
+    await queue.pool.execute("UPDATE generators SET max_pending = 1 WHERE name = 'nightly'")
+    await queue.submit_all(a_submission(idempotency_key="theirs"), by=other)
+    mine, theirs = a_submission(idempotency_key="mine"), a_submission(idempotency_key="theirs")
+
+    [first] = await queue.submit_all(mine, by=limited)
+    [again, unknown] = await queue.submit_all(mine, theirs, by=limited)
+    await queue.later(DAY)
+    [expired] = await queue.submit_all(mine, by=limited)
+
+    assert isinstance(first, Submitted)
+    assert first.is_new
+    assert is_known(again, first.work_id)
+    assert isinstance(unknown, LimitReached)
+    assert isinstance(expired, LimitReached)
+
+
+async def test_a_key_that_was_used_anew_outlives_the_work_that_had_it_before(
+    queue: Queue,
+) -> None:
+    earlier = await queue.submit(idempotency_key="k")
+    await queue.cancel(earlier)
+    await queue.later(DAY)
+    work_id = await queue.submit(idempotency_key="k")
+    async with transaction(queue.pool) as db:
+        await retention.prune_log(db, "cancelled", age=timedelta(hours=1), limit=10)
+
+    [again] = await queue.submit_all(a_submission(idempotency_key="k"))
+
+    assert work_id != earlier
+    assert is_known(again, work_id)
 
 
 @pytest.mark.parametrize("is_tenant", [False, True])

@@ -96,6 +96,18 @@ async def test_each_change_has_one_event_that_says_who_and_what(queue: Queue) ->
     ]
 
 
+async def test_who_cancels_a_claimed_work_again_changes_nothing(queue: Queue) -> None:
+    agent = await queue.an_agent()
+    work_id = await queue.submit()
+    await queue.claim(work_id, by=agent)
+    await queue.cancel(work_id)
+    before = await queue.everything()
+
+    await queue.cancel(work_id)
+
+    assert await queue.everything() == before
+
+
 async def test_only_what_is_new_in_a_report_is_an_event(queue: Queue) -> None:
     agent = await queue.an_agent()
     work_id = await queue.submit()

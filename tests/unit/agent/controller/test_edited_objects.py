@@ -19,12 +19,14 @@ from hypothesis import strategies as st
 
 from brokkr.agent.controller.caches import Caches
 from brokkr.agent.controller.decide import Policy, decide
-from brokkr.agent.controller.observe import observe
+from brokkr.agent.controller.observe import LOG_BYTES, observe
 from brokkr.agent.handlers.build.handler import BuildHandler
 from brokkr.agent.handlers.build.manifests import BuildDefaults
 from brokkr.agent.handlers.protocol import Handler
+from brokkr.agent.handlers.verdict import Incomplete
 from brokkr.agent.kinds import BUILD_RUNS, BUILDS, PIPELINE_RUNS, TASK_RUNS, Resource
 from brokkr.agent.kube.client import KubeClient
+from brokkr.agent.kube.informer import Informer
 from brokkr.agent.reporting import _completion, _progress
 from brokkr.agent.spans import spans_of
 from brokkr.wire.bodies import MAX_RETRIES_TOLD, CompleteWork
@@ -54,7 +56,7 @@ SCHEMA = yaml.safe_load((files("brokkr.agent.kube") / "crd.yaml").read_text())["
 ]["schema"]["openAPIV3Schema"]["properties"]
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
-LARGE = st.sampled_from(["x" * 200_000, [0] * 20_000, json.loads("[" * 200 + "]" * 200)])
+LARGE = st.sampled_from(["x" * 200_000, [0] * 20_000, json.loads("[" * 850 + "]" * 850)])
 ANYTHING = LARGE | st.recursive(
     SCALARS,
     lambda inner: (
@@ -119,22 +121,29 @@ def edited(draw: st.DrawFn, document: Any) -> Any:
     return document
 
 
+def a_resource(**spec: Any) -> dict[str, Any]:
+    """Return a Work resource of this agent, as the API server has it."""
+    given = {"workType": "build", "maxRetries": 3, "claimTimeout": 3600}
+    resource = render_claimed(
+        {**given, "template": a_build_template(), **spec},
+        Claim(work_id=WORK_ID, claim_id=CLAIM_ID, round=1, agent_id=AGENT_ID, broker="b"),
+    )
+    resource["metadata"] |= {"namespace": "ns", "uid": "u", "resourceVersion": "7"}
+    resource["metadata"] |= {"generation": 1, "creationTimestamp": "2026-03-01T11:59:00Z"}
+    return resource
+
+
 @st.composite
 def works(draw: st.DrawFn) -> dict[str, Any]:
     """Draw a Work resource of this agent, as the API server may hold it."""
     template = draw(edited(a_build_template()))
-    resource = render_claimed(
-        {
-            "workType": draw(st.just("build") | st.text(min_size=1, max_size=50)),
-            "maxRetries": draw(st.integers(0, 20)),
-            "claimTimeout": draw(st.integers(1, 604800)),
-            "template": template,
-        },
-        Claim(work_id=WORK_ID, claim_id=CLAIM_ID, round=1, agent_id=AGENT_ID, broker="b"),
+    resource = a_resource(
+        workType=draw(st.just("build") | st.text(min_size=1, max_size=50)),
+        maxRetries=draw(st.integers(0, 20)),
+        claimTimeout=draw(st.integers(1, 604800)),
+        template=template,
     )
     metadata = resource["metadata"]
-    metadata |= {"namespace": "ns", "uid": "u", "resourceVersion": "7", "generation": 1}
-    metadata["creationTimestamp"] = "2026-03-01T11:59:00Z"
     for name, values in (("labels", st.text(max_size=20)), ("annotations", st.text(max_size=40))):
         keys = st.sampled_from([*sorted(metadata[name]), "brokkr.io/cancel", "brokkr.io/x"])
         metadata[name] |= draw(st.dictionaries(keys, values, max_size=1))
@@ -169,6 +178,13 @@ def objects(draw: st.DrawFn) -> dict[str, Any]:
     return thing
 
 
+# A build writes its own log; of its end the agent reads so much.
+LOGS = st.text(max_size=50) | st.sampled_from(
+    [
+        *("dial tcp: i/o timeout\n" * 12_000, "x" * LOG_BYTES, "\n" * LOG_BYTES),
+        *("push denied\r\x1b[31m\0", "pod " * (LOG_BYTES // 4), "\ufffd" * 9),
+    ]
+)
 EVENTS = st.tuples(st.sampled_from(["ADDED", "MODIFIED", "DELETED"]), works() | objects())
 
 
@@ -183,6 +199,46 @@ class Elsewhere:
 
     async def read_log(self, *_: Any, **__: Any) -> str:
         return self._said
+
+
+def watched(kube: KubeClient) -> tuple[Caches, Mapping[str, Informer]]:
+    """Return caches, and by kind of object what fills them."""
+    caches = Caches(
+        kube, "ns", agent_id=AGENT_ID, handlers=HANDLERS.values(), on_change=lambda _: None
+    )
+    for informer in caches._made.values():
+        informer.synced.set()
+    return caches, {
+        "Work": caches._works,
+        **{each.resource.kind: each for each in caches._made.values()},
+        **{each.resource.kind: each for each in caches._related},
+    }
+
+
+async def test_a_work_whose_end_somebody_takes_back_is_looked_at_as_before() -> None:
+    kube = cast("KubeClient", Elsewhere(None, ""))
+    caches, informers = watched(kube)
+    task_run: dict[str, Any] = {
+        "kind": "TaskRun",
+        "metadata": {
+            "name": f"{NAME}-a1-x",
+            "namespace": "ns",
+            "uid": "t",
+            "resourceVersion": "9",
+            "creationTimestamp": "2026-03-01T12:00:00Z",
+            "labels": {"buildrun.shipwright.io/name": f"{NAME}-a1", LABEL_WORK: NAME},
+        },
+    }
+    runs, is_over = [
+        a_resource() | {"status": {"phase": each}} for each in ("Running", "Succeeded")
+    ]
+    for thing in (runs, task_run, is_over, runs):
+        informers[thing["kind"]]._take("MODIFIED", thing)
+
+    seen = await observe(NAME, kube=kube, caches=caches, handlers=HANDLERS)
+
+    assert seen is not None
+    assert isinstance(seen.verdict, Incomplete)
 
 
 def test_a_result_that_somebody_has_made_too_large_is_left_out_of_the_report() -> None:
@@ -202,23 +258,14 @@ def test_of_a_status_that_no_broker_would_take_no_progress_is_told() -> None:
 @given(
     events=st.lists(EVENTS, min_size=1, max_size=5),
     found=st.none() | objects(),
-    said=st.text(max_size=50),
+    said=LOGS,
     minutes=st.sampled_from([0, 1, 10_000]),
 )
 async def test_whatever_the_objects_have_become_there_is_a_status_and_a_report(
     events: list[tuple[str, dict[str, Any]]], found: Any, said: str, minutes: int
 ) -> None:
     kube = cast("KubeClient", Elsewhere(found, said))
-    caches = Caches(
-        kube, "ns", agent_id=AGENT_ID, handlers=HANDLERS.values(), on_change=lambda _: None
-    )
-    for informer in caches._made.values():
-        informer.synced.set()
-    informers = {
-        "Work": caches._works,
-        **{each.resource.kind: each for each in caches._made.values()},
-        **{each.resource.kind: each for each in caches._related},
-    }
+    caches, informers = watched(kube)
     for event, thing in events:
         informers[thing["kind"]]._take(event, thing)
         seen = await observe(NAME, kube=kube, caches=caches, handlers=HANDLERS)
