@@ -80,7 +80,7 @@ class Prerequisites:
             await self.look()
 
     async def look(self) -> None:
-        """See what there is; an API server that is away leaves things as they were."""
+        """See what there is; an API server that is away, or refuses, leaves things as they were."""
         try:
             lacking = {
                 work_type: sentence[:MAX_SENTENCE]
@@ -88,7 +88,8 @@ class Prerequisites:
                 if (sentence := self._objection or await self._find_lack(handler)) is not None
             }
             self.strategies = await self._list_strategies()
-        except KubeUnavailable as error:
+        except (KubeUnavailable, KubeForbidden) as error:
+            # One that has just started refuses everything until it has read who may do what.
             log.warning("prerequisites not checked", error=str(error))
             return
         for work_type in self._handlers:

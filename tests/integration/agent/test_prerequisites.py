@@ -3,14 +3,21 @@
 import json
 from collections.abc import AsyncIterator, Iterable
 from copy import deepcopy
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+import yaml
 
+from brokkr.agent.handlers.build.manifests import BuildDefaults
+from brokkr.agent.handlers.registry import handlers
 from brokkr.agent.kinds import BUILD_RUNS, CRDS, NAMESPACES, TASK_RUNS
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.config import KubeConfig
+from brokkr.agent.metrics import Metrics
+from brokkr.agent.prerequisites import Prerequisites
 from brokkr.agent.settings import HealthSettings
 from brokkr.local.control_plane import ControlPlane, control_plane
 from brokkr.local.process import free_port
@@ -212,3 +219,29 @@ async def test_a_tekton_that_is_too_old_is_named_and_a_newer_one_will_do(
 
     assert "install Tekton Pipelines v0.59.0" in reason
     assert work.status is WorkState.SUCCEEDED
+
+
+async def test_an_api_server_that_lets_nobody_in_leaves_what_was_known_as_it_was(
+    bare_plane: ControlPlane, bare_kube: KubeClient, tmp_path: Path
+) -> None:
+    """As one does that has just been started, for a moment."""
+    document = yaml.safe_load(bare_plane.kubeconfig.read_text())
+    document["users"][0]["user"] = {"token": "nobody's"}
+    stranger = tmp_path / "kubeconfig"
+    stranger.write_text(yaml.safe_dump(document))
+    changes: list[str] = []
+    async with KubeClient(KubeConfig.load(stranger)) as kube:
+        prerequisites = Prerequisites(
+            kube=kube,
+            namespace="default",
+            handlers=handlers(BuildDefaults()),
+            objection=None,
+            interval=timedelta(seconds=1),
+            metrics=Metrics(),
+            on_change=lambda: changes.append("changed"),
+        )
+        prerequisites.lacking = {"build": "the cluster serves no builds.shipwright.io"}
+        await prerequisites.look()
+
+    assert prerequisites.lacking == {"build": "the cluster serves no builds.shipwright.io"}
+    assert changes == []
