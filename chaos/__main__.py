@@ -95,7 +95,8 @@ def _report(findings: Findings, seeds: list[int], minutes: float, seconds: float
 def _print(report: dict[str, Any]) -> None:
     say(
         f"\n{report['works']} Works, {sum(report['faults'].values())} faults, "
-        f"{report['looks']} looks, {report['overlaps_seen']} overlaps after a lost lease"
+        f"{report['looks']} looks, {report['overlaps_seen']} overlaps after a lost lease, "
+        f"{report['images']} images built and found"
     )
     for name, count in sorted(report["faults"].items()):
         say(f"  {count:4d}  {name}")

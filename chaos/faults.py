@@ -8,18 +8,20 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from random import Random
 from typing import Final
 
 from chaos.line import Line
-from chaos.system import AGENTS, BROKERS, System
+from chaos.system import AGENTS, BROKERS, CLUSTERS, REAL_RUNNER, System
 
 Done = Callable[[System, int, Random], AbstractAsyncContextManager[None]]
 """Does harm to the n-th part of its kind for the length of the block."""
 
 _PAUSE_SECONDS: Final = 3.0
+_BUILD_WAITED_SECONDS: Final = 10.0
+"""For a build to be under way, before the runner of real ones is killed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +76,7 @@ def schedule(seed: int, seconds: float) -> list[Scheduled]:
 def _killed(name: str) -> Done:
     @asynccontextmanager
     async def do(system: System, part: int, dice: Random) -> AsyncIterator[None]:
-        system.processes[f"{name}-{part}" if f"{name}-{part}" in system.processes else name].kill()
+        system.processes[f"{name}-{part}"].kill()
         yield
 
     return do
@@ -91,6 +93,22 @@ def _frozen(name: str) -> Done:
             process.thaw()
 
     return do
+
+
+@asynccontextmanager
+async def _replaced(system: System, part: int, dice: Random) -> AsyncIterator[None]:
+    async with system.processes[f"agent-{part}"].replaced():
+        yield
+
+
+@asynccontextmanager
+async def _real_runner_killed(system: System, part: int, dice: Random) -> AsyncIterator[None]:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_BUILD_WAITED_SECONDS):
+            while not system.builds_under_way():
+                await asyncio.sleep(0.1)
+    system.processes[REAL_RUNNER].kill()
+    yield
 
 
 @asynccontextmanager
@@ -188,12 +206,14 @@ FAULTS: Final[dict[str, Fault]] = {
     "broker frozen": Fault(do=_frozen("broker"), parts=BROKERS, seconds=(2, 12)),
     "agent killed": Fault(do=_killed("agent"), parts=len(AGENTS)),
     "agent frozen past its lease": Fault(do=_frozen("agent"), parts=len(AGENTS), seconds=(4, 30)),
+    "agent frozen and replaced": Fault(do=_replaced, parts=len(AGENTS), seconds=(4, 30)),
     "PostgreSQL killed": Fault(do=_postgres_killed),
     "PostgreSQL backend killed": Fault(do=_backend_killed),
     "PostgreSQL backends ended": Fault(do=_backends_ended),
-    "etcd killed": Fault(do=_killed("etcd")),
-    "kube-apiserver killed": Fault(do=_killed("kube-apiserver")),
-    "build runner killed": Fault(do=_killed("build-runner")),
+    "etcd killed": Fault(do=_killed("etcd"), parts=CLUSTERS),
+    "kube-apiserver killed": Fault(do=_killed("kube-apiserver"), parts=CLUSTERS),
+    "build runner killed": Fault(do=_killed("build-runner"), parts=CLUSTERS),
+    "real build runner killed": Fault(do=_real_runner_killed, needs="buildah"),
     **_both("line to the broker", "broker"),
     **_both("line to the API server", "api"),
     "watches dropped": Fault(do=_watches_dropped, parts=len(AGENTS)),

@@ -43,6 +43,7 @@ class History:
         places: In how many places it is: the queue, the log.
         status: As the API says it.
         events_counted: The number that the Work's row says its newest event has.
+        digest: Of the image that it was completed with.
     """
 
     work_id: str
@@ -55,6 +56,7 @@ class History:
     events_counted: int
     events: Sequence[Event]
     claims: Sequence[ClaimRow]
+    digest: str | None = None
 
     @property
     def is_finished(self) -> bool:
@@ -259,6 +261,33 @@ def lost_completions(
         if claim_id not in claims:
             wrong.append(f"Work {work_id} was executed under {claim_id}, which is no claim")
     return wrong
+
+
+def missing_images(
+    built: Iterable[History], has_image: Mapping[tuple[str, str], bool]
+) -> list[str]:
+    """
+    Say which Works were completed with an image that is not in the registry.
+
+    Args:
+        built: Works whose builds are real.
+        has_image: By idempotency key and digest, what the registry says of it.
+    """
+    return [
+        f"Work {each.work_id} has succeeded, and the registry has no {each.digest or 'image'} of it"
+        for each in built
+        if each.status == "SUCCEEDED" and not has_image.get((each.key, each.digest or ""))
+    ]
+
+
+def not_superseded(alive: Mapping[str, int]) -> list[str]:
+    """Say which parts, by name, have several processes: a successor did not end the others."""
+    return [f"there are {n} processes of {name}" for name, n in alive.items() if n > 1]
+
+
+def left_running(command_lines: Iterable[str], folder: str) -> list[str]:
+    """Say which processes work in a folder that nothing should work in any more."""
+    return [f"still runs: {each}" for each in command_lines if folder in each]
 
 
 def complaints(log: Iterable[str]) -> list[str]:

@@ -4,8 +4,8 @@ import asyncio
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -18,9 +18,12 @@ from brokkr.agent.kube.config import KubeConfig
 from brokkr.agent.kube.errors import KubeError
 from chaos import invariants, observer
 from chaos.faults import FAULTS, Scheduled, schedule
+from chaos.invariants import History
+from chaos.observer import Cluster
+from chaos.stream import SORTS
 from chaos.submitting import Submitter
 from chaos.supervised import Exit
-from chaos.system import System
+from chaos.system import System, command_lines, namespaces
 
 LOOK_SECONDS: Final = 3.0
 CALM_SECONDS: Final = 180.0
@@ -50,6 +53,7 @@ class Findings:
         skipped: Which could not be done here, and why.
         outcomes: By sort of Work, how they ended.
         events: How often each kind of event has happened.
+        images: How many real ones were completed, and found in the registry.
     """
 
     faults: Counter[str] = field(default_factory=Counter)
@@ -57,6 +61,7 @@ class Findings:
     failed_faults: Counter[str] = field(default_factory=Counter)
     outcomes: dict[str, Counter[str]] = field(default_factory=dict)
     events: Counter[str] = field(default_factory=Counter)
+    images: int = 0
     exits: list[Exit] = field(default_factory=list)
     looks: int = 0
     overlaps_seen: int = 0
@@ -81,6 +86,7 @@ class Run:
         self._seconds = seconds
         self._system = System(folder, self._name)
         self._reported: dict[str, tuple[str, str]] = {}
+        self._clusters: list[Cluster] = []
         self._on: set[str] = set()
         self.findings = Findings()
 
@@ -90,13 +96,21 @@ class Run:
 
     async def run(self) -> Findings:
         """Do all of it."""
-        async with (
-            self._system.running(),
-            # After the start, for only then is the file there.
-            KubeClient(KubeConfig.load(self._system.kubeconfig)) as self._kube,
-        ):
+        system = self._system
+        began = time.monotonic()
+        async with system.running(), AsyncExitStack() as stack:
+            self._clusters = [
+                Cluster(
+                    await stack.enter_async_context(KubeClient(KubeConfig.load(kubeconfig))),
+                    namespaces(n, real=False) + namespaces(n, real=True),
+                )
+                for n, kubeconfig in enumerate(system.kubeconfigs)
+            ]
+            say(f"everything runs after {time.monotonic() - began:.1f} s")
+            if reason := system.unavailable.get("buildah"):
+                self.findings.skipped["real builds"] = reason
             self._submitter = Submitter(
-                self._name, self._system.broker_urls, self._system.generator_keys
+                self._name, system.broker_urls, system.generator_keys, system.workshop
             )
             over = asyncio.Event()
             submitting = asyncio.create_task(self._submitter.run(over))
@@ -114,6 +128,11 @@ class Run:
                     each.cancel()
                 await asyncio.gather(submitting, looking, return_exceptions=True)
             await self._judge()
+        running = command_lines().values()
+        folder = str(system.folder)
+        self.findings.add(
+            invariants.left_running([each.decode(errors="replace") for each in running], folder)
+        )
         self._read_logs()
         return self.findings
 
@@ -160,8 +179,8 @@ class Run:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _look(self) -> None:
-        executions = await observer.live_executions(self._kube)
-        self._reported |= await observer.terminal_works(self._kube)
+        executions = await observer.live_executions(self._clusters)
+        self._reported |= await observer.terminal_works(self._clusters)
         url = self._system.database_url
         self._submitter.queued = await observer.count_queued(url)
         ids = sorted({each.work_id for each in executions})
@@ -187,18 +206,18 @@ class Run:
 
     async def _clean(self, since: float) -> None:
         async def hears() -> bool:
-            executions = await observer.live_executions(self._kube)
+            executions = await observer.live_executions(self._clusters)
             ids = [each.work_id for each in executions]
             histories = await observer.read_histories(self._system.database_url, ids)
             if time.monotonic() - since > HEARD_SECONDS:
                 self.findings.add(invariants.unfenced(executions, histories))
-            return not await observer.leftovers(self._kube)
+            return not await observer.leftovers(self._clusters)
 
         if await _within(CLEAN_SECONDS, hears):
             self.findings.cleaned_seconds = round(time.monotonic() - since, 1)
             say(f"the clusters are empty after {self.findings.cleaned_seconds} s of calm")
         else:
-            found = await observer.leftovers(self._kube)
+            found = await observer.leftovers(self._clusters)
             self.findings.add(f"left behind: {each}" for each in found)
 
     # -- judging ---------------------------------------------------------------------------
@@ -216,12 +235,36 @@ class Run:
             self.findings.add(invariants.wrong_end(each, sort))
             self.findings.outcomes.setdefault(sort, Counter())[each.status.lower()] += 1
             self.findings.events.update(event.kind for event in each.events)
+        await self._judge_images(histories)
+        self.findings.add(
+            f"left by a real build: {each}" for each in self._system.builds_under_way()
+        )
+        alive = {name: process.alive for name, process in self._system.processes.items()}
+        self.findings.add(invariants.not_superseded(alive))
+
+    async def _judge_images(self, histories: Mapping[str, History]) -> None:
+        workshop = self._system.workshop
+        if workshop is None:
+            return
+        built = [
+            each for each in histories.values() if SORTS[self._submitter.sorts[each.key]].is_real
+        ]
+        has_image = {
+            (each.key, each.digest): await observer.has_image(
+                workshop.image_of(each.key), each.digest
+            )
+            for each in built
+            if each.digest
+        }
+        self.findings.images = sum(has_image.values())
+        self.findings.add(invariants.missing_images(built, has_image))
 
     def _read_logs(self) -> None:
         for name, process in self._system.processes.items():
-            if name.startswith(("agent", "broker", "build-runner")):
-                with process.log.open(errors="replace") as lines:
-                    self.findings.add(f"{name}: {e}" for e in invariants.complaints(lines))
+            if name.startswith(("agent", "broker")) or "build-runner" in name:
+                for log in process.logs:
+                    with log.open(errors="replace") as lines:
+                        self.findings.add(f"{log.name}: {e}" for e in invariants.complaints(lines))
             self.findings.exits += process.exits
         self.findings.add(
             f"{each.name} ended with {each.code} and no reason: {each.last_words}"

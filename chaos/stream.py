@@ -8,6 +8,24 @@ from typing import Any, Final, Self
 _IMAGE: Final = "registry.example.com/chaos:"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workshop:
+    """
+    What builds need that are real.
+
+    Attributes:
+        source: The git repository of what is built.
+        registry: Where images are pushed to, each into a repository of its Work's own.
+    """
+
+    source: str
+    registry: str
+
+    def image_of(self, key: str) -> str:
+        """Return the image of the Work that has this idempotency key."""
+        return f"{self.registry}/chaos/{key}"
+
+
 @dataclass(frozen=True, slots=True)
 class Behaviour:
     """How the attempts of a Work end, and after how many seconds."""
@@ -53,6 +71,7 @@ class Sort:
         behaviour: Of its attempts.
         batch: How many are submitted at once.
         cancelled: Whether somebody cancels it, a while after it was accepted.
+        is_real: Whether an image is built, and not played.
         fields: Of the submission.
     """
 
@@ -61,6 +80,7 @@ class Sort:
     behaviour: str
     batch: int = 1
     cancelled: bool = False
+    is_real: bool = False
     fields: dict[str, Any]
 
 
@@ -111,6 +131,13 @@ SORTS: Final[dict[str, Sort]] = {
         behaviour="succeed",
         fields={"start_within_seconds": 4},
     ),
+    "real build": Sort(
+        share=2,
+        outcomes=frozenset({"succeeded"}),
+        behaviour="succeed",
+        is_real=True,
+        fields={"target": {"match_labels": {"builds": "real"}}},
+    ),
 }
 
 
@@ -134,23 +161,20 @@ class Planned:
     pause_seconds: float
     cancel_seconds: float
 
-    @property
-    def bodies(self) -> list[dict[str, Any]]:
-        """Return what is submitted."""
-        template = {
-            "apiVersion": "shipwright.io/v1beta1",
-            "kind": "Build",
-            "metadata": {"name": "chaos"},
-            "spec": {
-                "source": {"type": "Git", "git": {"url": "http://git.example.com/chaos.git"}},
-                "strategy": {"name": "buildah", "kind": "ClusterBuildStrategy"},
-                "output": {"image": self.behaviour.image},
-            },
-        }
+    def bodies(self, workshop: Workshop | None) -> list[dict[str, Any]]:
+        """Return what is submitted; a real build needs the workshop."""
         return [
             {
                 "work_type": "build",
-                "template": template,
+                "template": {
+                    "apiVersion": "shipwright.io/v1beta1",
+                    "kind": "Build",
+                    "metadata": {"name": "chaos"},
+                    "spec": {
+                        "strategy": {"name": "buildah", "kind": "ClusterBuildStrategy"},
+                        **self._from_and_to(key, workshop),
+                    },
+                },
                 "target": {"match_labels": {"chaos": "yes"}},
                 "claim_timeout_seconds": 15,
                 "idempotency_key": key,
@@ -158,6 +182,16 @@ class Planned:
             }
             for key in self.keys
         ]
+
+    def _from_and_to(self, key: str, workshop: Workshop | None) -> dict[str, Any]:
+        source, output = "http://git.example.com/chaos.git", self.behaviour.image
+        if SORTS[self.sort].is_real:
+            assert workshop is not None, "nothing real can be built here"
+            source, output = workshop.source, workshop.image_of(key)
+        return {
+            "source": {"type": "Git", "git": {"url": source}},
+            "output": {"image": output, "insecure": True},
+        }
 
 
 def planned(seed: str) -> Iterator[Planned]:

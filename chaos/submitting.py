@@ -10,7 +10,7 @@ from uuid import UUID
 from brokkr.client import BrokerClient
 from brokkr.wire.bodies import SubmitBatch, SubmitWork
 from brokkr.work.errors import BrokerUnavailable, LimitReached, WorkFinished
-from chaos.stream import SORTS, Planned, planned
+from chaos.stream import SORTS, Planned, Workshop, planned
 
 MOST_QUEUED: Final = 40
 _AGAIN_SECONDS: Final = 0.5
@@ -21,19 +21,25 @@ class Submitter:
     """
     Two generators that never give up.
 
+    Args:
+        workshop: If there is none, no real build is submitted.
+
     Attributes:
         accepted: By idempotency key, the Work that a broker has said it has queued.
         sorts: By idempotency key, the sort of that Work.
         queued: How many Works are in the queue, as somebody has found.
     """
 
-    def __init__(self, seed: str, broker_urls: list[str], keys: list[str]) -> None:
+    def __init__(
+        self, seed: str, broker_urls: list[str], keys: list[str], workshop: Workshop | None
+    ) -> None:
         self.accepted: dict[str, str] = {}
         self.sorts: dict[str, str] = {}
         self.queued = 0
         self._seed = seed
         self._urls = broker_urls
         self._keys = keys
+        self._workshop = workshop
         self._cancelling: set[asyncio.Task[None]] = set()
 
     async def run(self, until: asyncio.Event) -> None:
@@ -47,6 +53,8 @@ class Submitter:
                 for each in planned(self._seed):
                     if until.is_set():
                         break
+                    if self._workshop is None and SORTS[each.sort].is_real:
+                        continue
                     await self._submit(each, tasks)
                     await asyncio.sleep(each.pause_seconds)
                     while self.queued > MOST_QUEUED and not until.is_set():
@@ -55,12 +63,13 @@ class Submitter:
     async def _submit(self, each: Planned, tasks: asyncio.TaskGroup) -> None:
         for key in each.keys:
             self.sorts[key] = each.sort
-        if len(each.keys) == 1:
-            body = SubmitWork.model_validate(each.bodies[0])
+        bodies = each.bodies(self._workshop)
+        if len(bodies) == 1:
+            body = SubmitWork.model_validate(bodies[0])
             found = await self._ask(each.generator, lambda api: api.submit_work(body))
             self.accepted[each.keys[0]] = str(found.id)
         else:
-            batch = SubmitBatch(items=each.bodies)
+            batch = SubmitBatch(items=bodies)
             items = await self._ask(each.generator, lambda api: api.submit_some(batch))
             for key, item in zip(each.keys, items, strict=True):
                 assert item.work is not None, item

@@ -1,16 +1,18 @@
 """A process that is started again whenever it ends, and what its ends were."""
 
 import asyncio
-import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from brokkr.local.process import tethered
 
 _RESTART_SECONDS = 0.5
+_END_SECONDS = 10.0
+# As a log has it in JSON, or in plain text; and as a command says on the terminal why it fails.
+_REASONS = ('"level": "error"', '"level": "critical"', "[error", "error: ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,16 +26,29 @@ class Exit:
     @property
     def has_reason(self) -> bool:
         """Say whether it has said why: an exit code, and an error in its log."""
-        return self.code > 0 and any(
-            f'"level": "{level}"' in self.last_words for level in ("error", "critical")
-        )
+        return self.code > 0 and any(each in self.last_words for each in _REASONS)
+
+
+@dataclass(slots=True)
+class _Started:
+    """One process; ``told`` once it was killed, or told to end."""
+
+    process: asyncio.subprocess.Process
+    log: Path
+    told: bool = False
+
+    def signal(self, number: signal.Signals) -> None:
+        if self.process.returncode is None:
+            with suppress(ProcessLookupError):
+                self.process.send_signal(number)
 
 
 class Supervised:
     """
-    One part of the system.
+    One part of the system: one process, but for a predecessor that was frozen.
 
     Attributes:
+        logs: One of each process that there was.
         exits: The ends that were its own doing.
     """
 
@@ -42,7 +57,7 @@ class Supervised:
         name: str,
         command: Sequence[str | Path],
         *,
-        log: Path,
+        folder: Path,
         cwd: Path,
         env: Mapping[str, str] | None = None,
         before: Callable[[], None] = lambda: None,
@@ -51,17 +66,25 @@ class Supervised:
         Describe it; :meth:`run` starts it.
 
         Args:
-            before: Called before each start.
+            folder: For the logs.
+            before: Called before each start, but not of a successor.
         """
         self.name = name
-        self.log = log
+        self.logs: list[Path] = []
         self.exits: list[Exit] = []
         self._command = command
+        self._folder = folder
         self._cwd = cwd
         self._env = env
         self._before = before
-        self._process: asyncio.subprocess.Process | None = None
-        self._killed = False
+        self._alive: list[_Started] = []
+        self._watching: set[asyncio.Task[None]] = set()
+        self._is_gone = asyncio.Event()
+
+    @property
+    def alive(self) -> int:
+        """Return how many processes there are."""
+        return len(self._alive)
 
     async def run(self) -> None:
         """Keep it running until this is cancelled; then it is asked to end, and made to."""
@@ -69,31 +92,50 @@ class Supervised:
             while True:
                 self._before()
                 await self._start()
-                assert self._process is not None
-                code = await self._process.wait()
-                if not self._killed:
-                    self.exits.append(Exit(self.name, code, _last_line(self.log)))
-                self._killed = False
+                await self._is_gone.wait()
                 await asyncio.sleep(_RESTART_SECONDS)
         finally:
             await self._end()
 
     def kill(self) -> None:
         """End it as a crash would."""
-        self._killed = True
-        self._signal(signal.SIGKILL)
+        for each in self._alive[-1:]:
+            each.told = True
+            each.signal(signal.SIGKILL)
 
     def freeze(self) -> None:
         """Stop it where it stands."""
-        self._signal(signal.SIGSTOP)
+        for each in self._alive[-1:]:
+            each.signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
         """Let it go on."""
-        self._signal(signal.SIGCONT)
+        for each in self._alive[-1:]:
+            each.signal(signal.SIGCONT)
+
+    @asynccontextmanager
+    async def replaced(self) -> AsyncIterator[None]:
+        """
+        Freeze it, start a successor, and let it go on at the end of the block beside that one.
+
+        Raises:
+            ProcessLookupError: There is none just now.
+        """
+        if not self._alive:
+            raise ProcessLookupError
+        predecessor = self._alive[-1]
+        predecessor.signal(signal.SIGSTOP)
+        try:
+            await self._start()
+            yield
+        finally:
+            predecessor.signal(signal.SIGCONT)
 
     async def _start(self) -> None:
-        with self.log.open("ab") as output:
-            self._process = await asyncio.create_subprocess_exec(
+        log = self._folder / f"{self.name}.{len(self.logs) + 1}.log"
+        self.logs.append(log)
+        with log.open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
                 *tethered(self._command),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
@@ -102,23 +144,33 @@ class Supervised:
                 env=self._env,
                 start_new_session=True,
             )
+        started = _Started(process, log)
+        self._alive.append(started)
+        self._is_gone.clear()
+        watching = asyncio.create_task(self._watch(started))
+        self._watching.add(watching)
+        watching.add_done_callback(self._watching.discard)
+
+    async def _watch(self, started: _Started) -> None:
+        code = await started.process.wait()
+        self._alive.remove(started)
+        if not started.told:
+            self.exits.append(Exit(self.name, code, _last_words(started.log)))
+        if not self._alive:
+            self._is_gone.set()
 
     async def _end(self) -> None:
-        if self._process is None:
-            return
-        self._signal(signal.SIGCONT)
-        self._signal(signal.SIGTERM)
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._process.wait(), 10)
-        self._signal(signal.SIGKILL)
-        await self._process.wait()
-
-    def _signal(self, number: signal.Signals) -> None:
-        if self._process is not None and self._process.returncode is None:
-            with suppress(ProcessLookupError):
-                os.kill(self._process.pid, number)
+        for each in self._alive:
+            each.told = True
+            each.signal(signal.SIGCONT)
+            each.signal(signal.SIGTERM)
+        watching = list(self._watching)
+        if watching:
+            await asyncio.wait(watching, timeout=_END_SECONDS)
+        for each in self._alive:
+            each.signal(signal.SIGKILL)
+        await asyncio.gather(*watching)
 
 
-def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").strip().splitlines()
-    return lines[-1] if lines else ""
+def _last_words(log: Path) -> str:
+    return "\n".join(log.read_text(errors="replace").strip().splitlines()[-2:])

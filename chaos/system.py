@@ -1,10 +1,11 @@
-"""The whole system: one PostgreSQL, two brokers, one API server, three agents, a build runner."""
+"""The whole system: one PostgreSQL, two brokers, two clusters, four agents, the build runners."""
 
 import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
 from importlib.resources import files
 from itertools import chain
 from pathlib import Path
@@ -28,16 +29,40 @@ from brokkr.wire.bodies import RegisterAgent
 from brokkr.wire.tenants import CreateGenerator
 from brokkr.work.errors import BrokerUnavailable
 from chaos.line import Line, proxied
+from chaos.stream import Workshop
 from chaos.supervised import Supervised
+from chaos.workshop import CannotBuild, open_workshop
 
 BROKERS: Final = 2
-AGENTS: Final = ("chaos-shared", "chaos-shared", "chaos-own")
-"""The namespace of each agent: two share one."""
-NAMESPACES_USED: Final = tuple(dict.fromkeys(AGENTS))
+CLUSTERS: Final = 2
+REAL_RUNNER: Final = "real-build-runner"
 ORPHAN_GRACE_SECONDS: Final = 10
 _DISK_MEGABYTES: Final = 600
 _ROOT: Final = Path(__file__).parents[1]
 _FAKETIME: Final = "usr/lib/*/faketime/libfaketimeMT.so.1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seat:
+    """Where an agent works, and whether what it builds is real."""
+
+    cluster: int
+    namespace: str
+    is_real: bool = False
+
+
+AGENTS: Final = (
+    Seat(cluster=0, namespace="chaos-shared"),
+    Seat(cluster=0, namespace="chaos-shared"),
+    Seat(cluster=1, namespace="chaos-own"),
+    Seat(cluster=1, namespace="chaos-builds", is_real=True),
+)
+
+
+def namespaces(cluster: int, *, real: bool) -> list[str]:
+    """Return the namespaces of a cluster in which builds are real, or played."""
+    found = [each for each in AGENTS if (each.cluster, each.is_real) == (cluster, real)]
+    return list(dict.fromkeys(each.namespace for each in found))
 
 
 class System:
@@ -46,6 +71,7 @@ class System:
 
     Attributes:
         processes: By name, those that are started again when they end.
+        workshop: What real builds need, if this machine can build.
         broker_lines: From each agent to the brokers; the same to the API server.
         unavailable: What this machine does not allow, with the reason.
     """
@@ -59,7 +85,8 @@ class System:
         self.database_url = ""
         self.broker_urls: list[str] = []
         self.generator_keys: list[str] = []
-        self.kubeconfig = folder / "kubernetes" / "kubeconfig"
+        self.workshop: Workshop | None = None
+        self.kubeconfigs = [self._kubernetes(n) / "kubeconfig" for n in range(CLUSTERS)]
         self._running: list[asyncio.Task[None]] = []
 
     # -- harm ------------------------------------------------------------------------------
@@ -79,6 +106,11 @@ class System:
         finally:
             await connection.close()
         return [row["pid"] for row in rows]
+
+    def builds_under_way(self) -> list[Path]:
+        """Return the folders of the real builds."""
+        folder = self.folder / REAL_RUNNER / "builds"
+        return list(folder.iterdir()) if folder.exists() else []
 
     def fill_disk(self) -> None:
         """Leave no room to the database."""
@@ -104,12 +136,20 @@ class System:
         """Run all of it for the length of the block."""
         async with AsyncExitStack() as stack:
             await self._start_database(stack)
-            plane = await self._start_control_plane(stack)
+            async with asyncio.TaskGroup() as tasks:
+                planes = [
+                    tasks.create_task(self._start_control_plane(stack, n)) for n in range(CLUSTERS)
+                ]
+                tasks.create_task(self._open_workshop(stack))
             await self._start_brokers()
             stack.push_async_callback(self._stop)
-            await self._start_build_runner(plane)
-            await self._start_agents(stack, plane)
+            for n, plane in enumerate(planes):
+                await self._start_build_runners(n, plane.result())
+            await self._start_agents(stack)
             yield
+
+    def _kubernetes(self, cluster: int) -> Path:
+        return self.folder / f"kubernetes-{cluster}"
 
     @property
     def _data(self) -> Path:
@@ -137,7 +177,13 @@ class System:
         await connection.close()
         await migrate(self.database_url)
 
-    async def _start_control_plane(self, stack: AsyncExitStack) -> ControlPlane:
+    async def _open_workshop(self, stack: AsyncExitStack) -> None:
+        try:
+            self.workshop = await open_workshop(stack, self.folder / "workshop")
+        except CannotBuild as error:
+            self.unavailable["buildah"] = str(error)
+
+    async def _start_control_plane(self, stack: AsyncExitStack, cluster: int) -> ControlPlane:
         crds = [
             each
             for source in (
@@ -147,26 +193,24 @@ class System:
             for each in yaml.safe_load_all(source.read_text())
             if each
         ]
-        folder = self.folder / "kubernetes"
+        folder = self._kubernetes(cluster)
         plane = await stack.enter_async_context(control_plane(folder, print, crds=crds))
         stack.push_async_callback(self._stop)
         for name, sign in (("etcd", b"--data-dir=etcd"), ("kube-apiserver", b"--cert-dir=pki")):
-            self._adopt(name, folder, sign)
+            self._adopt(f"{name}-{cluster}", folder, sign)
         return plane
 
     def _adopt(self, name: str, folder: Path, sign: bytes) -> None:
         """Kill a part of the control plane once it is up, and run it under supervision."""
         pid, command = next(
-            (int(each.name), line)
-            for each in Path("/proc").iterdir()
-            if each.name.isdigit()
-            and sign in (line := _command_line(each)).split(b"\0")
-            and (each / "cwd").readlink() == folder.resolve()
+            (pid, line)
+            for pid, line in command_lines().items()
+            if sign in line.split(b"\0") and Path(f"/proc/{pid}/cwd").readlink() == folder.resolve()
         )
         os.kill(pid, 9)
 
         def clear() -> None:
-            if name == "etcd":
+            if name.startswith("etcd"):
                 for socket in ("etcd:1", "peer:1"):
                     (folder / socket).unlink(missing_ok=True)
 
@@ -174,7 +218,7 @@ class System:
             Supervised(
                 name,
                 [each.decode() for each in command.split(b"\0") if each],
-                log=self.folder / f"{name}.log",
+                folder=self.folder,
                 cwd=folder,
                 before=clear,
             )
@@ -188,7 +232,7 @@ class System:
                 Supervised(
                     f"broker-{n}",
                     [sys.executable, "-m", "brokkr", "broker", "serve"],
-                    log=self.folder / f"broker-{n}.log",
+                    folder=self.folder,
                     cwd=self.folder,
                     env=_environment(
                         BROKER__PORT=str(port),
@@ -200,12 +244,13 @@ class System:
                 )
             )
 
-    async def _start_build_runner(self, plane: ControlPlane) -> None:
+    async def _start_build_runners(self, cluster: int, plane: ControlPlane) -> None:
+        played, real = (namespaces(cluster, real=each) for each in (False, True))
         async with KubeClient(KubeConfig.load(plane.kubeconfig)) as kube:
             async with asyncio.timeout(60):
                 while not await kube.is_ready():
                     await asyncio.sleep(0.1)
-            for each in NAMESPACES_USED:
+            for each in (*played, *real):
                 await kube.apply(NAMESPACES, None, _named("v1", "Namespace", each))
                 account = _named("v1", "ServiceAccount", "builder-sa")
                 await kube.apply(SERVICE_ACCOUNTS, each, account)
@@ -216,37 +261,52 @@ class System:
             await kube.apply(CLUSTER_BUILD_STRATEGIES, None, strategy)
         self._run(
             Supervised(
-                "build-runner",
-                [sys.executable, "-m", "chaos.build_runner", plane.kubeconfig, *NAMESPACES_USED],
-                log=self.folder / "build-runner.log",
+                f"build-runner-{cluster}",
+                [sys.executable, "-m", "chaos.build_runner", plane.kubeconfig, *played],
+                folder=self.folder,
                 cwd=_ROOT,
             )
         )
+        if self.workshop is not None:
+            for namespace in real:
+                self._run(self._real_runner(plane, namespace))
 
-    async def _start_agents(self, stack: AsyncExitStack, plane: ControlPlane) -> None:
+    def _real_runner(self, plane: ControlPlane, namespace: str) -> Supervised:
+        return Supervised(
+            REAL_RUNNER,
+            [
+                *(sys.executable, "-m", "brokkr.local.build_runner", "--namespace", namespace),
+                *("--kubeconfig", plane.kubeconfig, "--identity", plane.kubelet_identity),
+                *("--folder", self.folder / REAL_RUNNER),
+            ],
+            folder=self.folder,
+            cwd=self.folder,
+        )
+
+    async def _start_agents(self, stack: AsyncExitStack) -> None:
         accounts = {
-            each: await stack.enter_async_context(
+            seat.namespace: await stack.enter_async_context(
                 agent_kubeconfig(
-                    plane.kubeconfig,
-                    self.folder / f"account-{each}",
+                    self.kubeconfigs[seat.cluster],
+                    self.folder / f"account-{seat.namespace}",
                     say=print,
-                    namespace=each,
-                    agent_namespace=each,
+                    namespace=seat.namespace,
+                    agent_namespace=seat.namespace,
                 )
             )
-            for each in NAMESPACES_USED
+            for seat in {each.namespace: each for each in AGENTS}.values()
         }
         preload = self._faketime()
         keys = await self._register(await create_admin_key(self.database_url))
-        for n, (namespace, key) in enumerate(zip(AGENTS, keys, strict=True)):
-            # Two agents have a broker of their own, the third one's requests go to both.
+        for n, (seat, key) in enumerate(zip(AGENTS, keys, strict=True)):
+            # Two agents have a broker of their own, the others' requests go to both.
             brokers = self.broker_urls if n >= BROKERS else [self.broker_urls[n]]
             broker = await stack.enter_async_context(proxied(self.broker_lines[n], brokers))
-            account = KubeConfig.load(accounts[namespace])
+            account = KubeConfig.load(accounts[seat.namespace])
             api = await stack.enter_async_context(
                 proxied(self.api_lines[n], [account.server], tls=account.tls)
             )
-            document = yaml.safe_load(accounts[namespace].read_text())
+            document = yaml.safe_load(accounts[seat.namespace].read_text())
             document["clusters"][0]["cluster"] = {"server": api}
             kubeconfig = self.folder / f"agent-{n}.kubeconfig"
             kubeconfig.write_text(yaml.safe_dump(document))
@@ -255,7 +315,7 @@ class System:
                 Supervised(
                     f"agent-{n}",
                     [sys.executable, "-m", "brokkr", "agent", "run"],
-                    log=self.folder / f"agent-{n}.log",
+                    folder=self.folder,
                     cwd=self.folder,
                     env=_environment(
                         AGENT__BROKER_URL=broker,
@@ -264,7 +324,7 @@ class System:
                         AGENT__LOG_FORMAT="json",
                         AGENT__WORK_QUEUE__POLL_INTERVAL_SECONDS="2",
                         AGENT__WORK_QUEUE__MAX_CONCURRENT="8",
-                        AGENT__WORK_CRD__NAMESPACE=namespace,
+                        AGENT__WORK_CRD__NAMESPACE=seat.namespace,
                         AGENT__WORK_CRD__RECONCILE_INTERVAL_SECONDS="2",
                         AGENT__WORK_CRD__RETRY_BASE_DELAY_SECONDS="0.5",
                         AGENT__WORK_CRD__ORPHAN_GRACE=f"{ORPHAN_GRACE_SECONDS}s",
@@ -284,16 +344,15 @@ class System:
             for n in range(2):
                 made = await client.create_generator(CreateGenerator(name=f"generator-{n}"))
                 self.generator_keys.append(made.key)
-            return [
-                (
-                    await client.register_agent(
-                        RegisterAgent(
-                            name=f"agent-{n}", cluster_name=namespace, labels={"chaos": "yes"}
-                        )
-                    )
-                ).key
-                for n, namespace in enumerate(AGENTS)
-            ]
+            keys = []
+            for n, seat in enumerate(AGENTS):
+                agent = RegisterAgent(
+                    name=f"agent-{n}",
+                    cluster_name=f"cluster-{seat.cluster}",
+                    labels={"builds": "real"} if seat.is_real else {"chaos": "yes"},
+                )
+                keys.append((await client.register_agent(agent)).key)
+            return keys
 
     def _faketime(self) -> Path | None:
         roots = [Path("/"), *map(Path, filter(None, [os.environ.get("FAKETIME_ROOT")]))]
@@ -334,10 +393,14 @@ def _environment(**settings: str) -> dict[str, str]:
     return {**inherited, **{f"BROKKR__{k}": v for k, v in settings.items()}}
 
 
-def _command_line(process: Path) -> bytes:
-    with suppress(OSError):
-        return (process / "cmdline").read_bytes()
-    return b""
+def command_lines() -> dict[int, bytes]:
+    """Return those of all processes of this machine, by process id."""
+    found = {}
+    for each in Path("/proc").iterdir():
+        if each.name.isdigit():
+            with suppress(OSError):  # it has just ended
+                found[int(each.name)] = (each / "cmdline").read_bytes()
+    return found
 
 
 async def _answers(client: BrokerClient) -> bool:

@@ -4,7 +4,7 @@ from itertools import islice
 from pathlib import Path
 
 from chaos.faults import FAULTS, schedule
-from chaos.stream import SORTS, Behaviour, planned
+from chaos.stream import SORTS, Behaviour, Workshop, planned
 
 
 def test_the_same_seed_does_the_same_harm_to_the_same_stream() -> None:
@@ -30,6 +30,17 @@ def test_every_sort_of_work_is_submitted_and_the_build_runner_can_read_how_it_en
 
     assert {each.sort for each in several} == set(SORTS)
     assert all(Behaviour.of_image(each.behaviour.image) == each.behaviour for each in several)
+
+
+def test_each_real_build_has_a_repository_of_its_own_and_the_real_sources() -> None:
+    workshop = Workshop(source="http://127.0.0.1:1/chaos.git", registry="127.0.0.1:2")
+    real = [each for each in islice(planned("5"), 200) if SORTS[each.sort].is_real]
+    specs = [body["template"]["spec"] for each in real for body in each.bodies(workshop)]
+    images = [spec["output"]["image"] for spec in specs]
+
+    assert images == [f"127.0.0.1:2/chaos/{key}" for each in real for key in each.keys]
+    assert len(set(images)) == len(images) > 1
+    assert {spec["source"]["git"]["url"] for spec in specs} == {workshop.source}
 
 
 def test_the_page_about_faults_names_each_of_them() -> None:

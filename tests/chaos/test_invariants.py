@@ -173,6 +173,28 @@ def test_a_completion_that_was_lost_or_changed_is_seen() -> None:
     assert "is unknown" in lost("b", "Succeeded", "v")[0]
 
 
+def test_an_image_that_the_registry_does_not_have_is_seen() -> None:
+    built = replace(LOST_AND_DONE, digest="sha256:a")
+
+    assert invariants.missing_images([built], {("k", "sha256:a"): True}) == []
+    assert invariants.missing_images([replace(built, status="QUARANTINED", digest=None)], {}) == []
+    assert "no sha256:a of it" in invariants.missing_images([built], {("k", "sha256:a"): False})[0]
+    assert "no sha256:a of it" in invariants.missing_images([built], {("l", "sha256:a"): True})[0]
+    assert "no image of it" in invariants.missing_images([replace(built, digest=None)], {})[0]
+
+
+def test_a_predecessor_that_goes_on_beside_its_successor_is_seen() -> None:
+    assert invariants.not_superseded({"agent-0": 1, "agent-1": 0}) == []
+    assert invariants.not_superseded({"agent-0": 2}) == ["there are 2 processes of agent-0"]
+
+
+def test_a_process_that_is_still_there_in_the_end_is_seen() -> None:
+    assert invariants.left_running(["sleep 1", "buildah --root /elsewhere"], "/tmp/c") == []
+    assert invariants.left_running(["buildah --root /tmp/c/d"], "/tmp/c") == [
+        "still runs: buildah --root /tmp/c/d"
+    ]
+
+
 def test_a_traceback_in_a_log_is_seen() -> None:
     assert invariants.complaints(['{"event": "fine"}']) == []
     assert len(invariants.complaints(["Traceback (most recent call last):"])) == 1

@@ -39,6 +39,7 @@ from brokkr.local.control_plane import ControlPlane
 from brokkr.local.control_plane import control_plane as run_control_plane
 from brokkr.local.credentials import Credentials
 from brokkr.local.git_server import GitServer
+from brokkr.local.process import free_port
 from brokkr.local.registry import Registry
 from support.kube import project_crds
 from support.signals import eventually
@@ -957,6 +958,24 @@ async def test_a_runner_takes_its_builds_along_and_the_next_one_says_so(
     task_runs, _ = await bench.kube.list(TASK_RUNS, bench.namespace)
     assert task_runs == []
     assert leftovers(folder) == []
+
+
+async def test_a_runner_that_finds_no_api_server_says_so_and_ends(
+    control_plane: ControlPlane, tmp_path: Path
+) -> None:
+    nowhere = tmp_path / "kubeconfig"
+    config = control_plane.kubeconfig.read_text()
+    nowhere.write_text(config.replace(control_plane.url, f"https://127.0.0.1:{free_port()}"))
+    runner = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "brokkr.local.build_runner", "--kubeconfig", nowhere),
+        *("--folder", tmp_path / "runner", "--identity", control_plane.kubelet_identity),
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, said = await runner.communicate()
+
+    assert runner.returncode == 1
+    assert said.startswith(b"error: https://127.0.0.1:")
 
 
 async def test_a_build_that_had_not_begun_is_taken_up_by_the_next_runner(

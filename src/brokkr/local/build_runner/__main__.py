@@ -9,6 +9,7 @@ import structlog
 
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.config import KubeConfig
+from brokkr.agent.kube.errors import KubeError
 from brokkr.local.build_runner.commands import NotContained, check_containment
 from brokkr.local.build_runner.runner import BuildRunner, FolderInUse
 
@@ -56,8 +57,8 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         asyncio.run(_serve(arguments))
-    except (FolderInUse, NotContained) as error:
-        parser.exit(1, f"{error}\n")
+    except (FolderInUse, NotContained, KubeError) as error:
+        parser.exit(1, f"error: {error}\n")
 
 
 if __name__ == "__main__":
