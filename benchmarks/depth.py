@@ -10,6 +10,7 @@ import json
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from time import perf_counter
 from uuid import uuid4
 
@@ -47,17 +48,21 @@ class Queue:
     """
 
     depth: int
-    http: Http
+    url: str
+    key: str
     pool: Pool
     agent: Holder
     rounds: dict[str, list[list[float]]] = field(default_factory=dict)
 
     async def ask(self) -> None:
         """Ask everything a few times, and put back what was claimed."""
+        # Opened each time: the broker closes what is silent while the others are asked.
+        http = await Http.open(self.url, self.key)
         await self._time("pending", self._list_pending)
-        await self._time("pending_http", self._list_pending_by_http)
+        await self._time("pending_http", partial(self._list_pending_by_http, http))
         await self._time("claim", self._claim)
-        await self._time("claim_http", self._claim_by_http)
+        await self._time("claim_http", partial(self._claim_by_http, http))
+        await http.close()
 
     async def _time(self, what: str, ask: Callable[[], Awaitable[None]]) -> None:
         seconds = []
@@ -77,12 +82,12 @@ class Queue:
         async with autocommit(self.pool) as db:
             assert await claims.claim_some_work(db, by=self.agent, request_id=uuid4())
 
-    async def _list_pending_by_http(self) -> None:
-        await self.http.get("/api/v1/agents/self/work/pending?limit=20")
+    async def _list_pending_by_http(self, http: Http) -> None:
+        await http.get("/api/v1/agents/self/work/pending?limit=20")
 
-    async def _claim_by_http(self) -> None:
+    async def _claim_by_http(self, http: Http) -> None:
         body = json.dumps({"max": 1, "request_id": str(uuid4())}).encode()
-        assert len(await self.http.post("/api/v1/agents/self/work/claim", body)) > 100
+        assert len(await http.post("/api/v1/agents/self/work/claim", body)) > 100
 
 
 async def main() -> None:
@@ -101,7 +106,6 @@ async def main() -> None:
                     await each.ask()
             for each in queues:
                 report.add(agents=agents, depth=each.depth, **_compared(each, queues[0]))
-                await each.http.close()
             report.save()
 
 
@@ -127,7 +131,8 @@ async def _queue(stack: AsyncExitStack, server: str, *, agents: int, depth: int)
     broker = await stack.enter_async_context(broker_process(url))
     return Queue(
         depth=depth,
-        http=await Http.open(broker.url, key.key),
+        url=broker.url,
+        key=key.key,
         pool=await stack.enter_async_context(pool_of(url)),
         agent=Holder(**dict(agent)),
     )
