@@ -250,7 +250,7 @@ async def test_an_agent_killed_at_any_step_of_a_cancelled_work_cancels_it_once(
     """Killed after the server did what it was asked, and before the agent heard so."""
     stage.shipwright.outcome = never
     executioner = Executioner(at=at, when="after")
-    submitted = await submit(stage, claim_timeout_seconds=6)
+    submitted = await submit(stage, claim_timeout_seconds=20)
     await run_under(stage, executioner, submitted.id, cancel=True)
     assert executioner.struck.is_set()
 
