@@ -360,7 +360,7 @@ async def _check_access(kube: KubeClient, namespace: str) -> None:
 
 
 async def _check_cluster(kube: KubeClient, namespace: str) -> None:
-    """What types of work need may come later."""
+    """Look for what no agent can do without; what types of work need may come later."""
     if await kube.find(NAMESPACES, None, namespace) is None:
         raise ClusterNotReady(
             f"there is no namespace {namespace}; create it "

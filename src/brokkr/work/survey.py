@@ -41,14 +41,14 @@ def survey(value: Any, *, enough: int) -> Survey:
     Walk through a value, level by level.
 
     Args:
-        enough: Values and keys; who holds more has said too much, and is not looked at further.
+        enough: Values; only what holds more of them is not looked at to its end.
     """
     seen = Survey()
     level = [value]
     while level:
         seen.depth += 1
         seen.values += len(level)
-        if seen.values + seen.keys > enough:
+        if seen.values > enough:
             break
         below: list[Any] = []
         for each in level:

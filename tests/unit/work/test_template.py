@@ -19,6 +19,8 @@ from brokkr.work.template import (
 )
 from support.templates import a_build, a_build_run, a_config_map, a_list
 
+SECRET = "https://user:secret@git.example/hello.git"
+
 
 def nested(depth: int) -> Any:
     value: Any = "leaf"
@@ -140,6 +142,15 @@ def test_credentials_in_a_url_are_refused_wherever_they_stand(url: str) -> None:
 
         assert "credentials" in refusal.value.problem
         assert "secret@" not in str(refusal.value.problem)
+
+
+def test_credentials_are_found_behind_many_members_too() -> None:
+    """Members count neither as values nor twice, so nothing that is let in is left unseen."""
+    many = {f"key-{number}": 0 for number in range(MAX_VALUES - 100)}
+    with pytest.raises(InvalidWork) as refusal:
+        check_template("build", a_build(spec={"many": many, "a": {"b": {"c": {"url": SECRET}}}}))
+
+    assert "credentials" in refusal.value.problem
 
 
 @pytest.mark.parametrize(
