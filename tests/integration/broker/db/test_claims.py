@@ -407,9 +407,10 @@ async def test_a_repeated_request_gets_the_same_claims(queue: Queue) -> None:
     assert not {each.work_id for each in first} & {each.work_id for each in other}
 
 
-async def test_a_repeat_that_overtakes_its_request_waits_for_it(queue: Queue) -> None:
+@pytest.mark.parametrize("works", [1, 5], ids=["all there is", "more than it takes"])
+async def test_a_repeat_that_overtakes_its_request_waits_for_it(queue: Queue, works: int) -> None:
     agent, request_id = await queue.an_agent(), uuid4()
-    for _ in range(5):
+    for _ in range(works):
         await queue.submit()
 
     async with transaction(queue.pool) as db:

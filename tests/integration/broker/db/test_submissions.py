@@ -1,7 +1,7 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -71,6 +71,48 @@ async def test_several_works_are_queued_in_the_order_in_which_they_were_given(
     ids = [each.work_id for each in queued if isinstance(each, Submitted)]
     assert len(ids) == 20
     assert [each.id for each in await queue.pending(agent)] == ids
+
+
+async def test_a_new_target_among_known_ones_changes_no_order(queue: Queue) -> None:
+    agent = await queue.an_agent(gpu="true")
+    first = await queue.submit()
+
+    queued = await queue.submit_all(
+        a_submission({"match_labels": {"gpu": "true"}}), a_submission(), a_submission()
+    )
+
+    ids = [each.work_id for each in queued if isinstance(each, Submitted)]
+    assert [each.id for each in await queue.pending(agent)] == [first, *ids]
+    assert len(ids) == 3
+
+
+async def test_a_lane_that_is_deleted_meanwhile_is_made_again(queue: Queue) -> None:
+    agent = await queue.an_agent()
+    await queue.cancel(await queue.submit())
+    async with transaction(queue.pool) as db:
+        await db.execute("DELETE FROM work_execution_log")
+        await db.execute("DELETE FROM agent_selectors")
+        await db.execute("DELETE FROM selectors")
+        submitting = asyncio.create_task(queue.submit())
+        await eventually(queue.somebody_waits)
+
+    work_id = await submitting
+    assert [each.id for each in await queue.pending(agent)] == [work_id]
+
+
+async def test_keys_are_locked_in_one_order_before_any_is_kept(queue: Queue) -> None:
+    await queue.submit()
+    async with transaction(queue.pool) as db:
+        await db.execute(
+            "SELECT pg_advisory_xact_lock(4, hashtext($1::uuid::text || 'b'))", UUID(int=0)
+        )
+        submitting = asyncio.create_task(
+            queue.submit_all(a_submission(idempotency_key="a"), a_submission(idempotency_key="b"))
+        )
+        await eventually(queue.somebody_waits)
+        assert await db.fetchval("SELECT count(*) FROM idempotency_keys") == 0
+
+    assert all(isinstance(each, Submitted) and each.is_new for each in await submitting)
 
 
 async def test_only_what_can_be_claimed_now_is_announced(queue: Queue) -> None:
