@@ -1132,3 +1132,18 @@ async def test_a_cancel_that_races_with_a_claim_ends_or_flags_the_work(queue: Qu
         else:
             assert isinstance(claim, ClaimedWork)
             assert work.cancel_requested_at is not None
+
+
+async def test_nothing_is_seen_of_a_hand_off_before_all_of_it_is_done(queue: Queue) -> None:
+    agent = await queue.an_agent()
+    await queue.an_agent()
+    work_id = await queue.submit(max_handoffs=1)
+    claim = await queue.claim(work_id, by=agent)
+    async with transaction(queue.pool) as db:
+        await db.execute("LOCK TABLE selectors IN SHARE MODE")  # the narrower lane has to wait
+        handing = asyncio.create_task(queue.complete(claim, agent, success=False, retryable=True))
+        await eventually(queue.somebody_waits)
+        assert (await queue.look(work_id)).status is WorkState.CLAIMED
+
+    await handing
+    assert (await queue.look(work_id)).status is WorkState.PENDING
