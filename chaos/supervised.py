@@ -11,7 +11,8 @@ from brokkr.local.process import tethered
 
 _RESTART_SECONDS = 0.5
 _END_SECONDS = 10.0
-# As a log has it in JSON, or in plain text; and as a command says on the terminal why it fails.
+# Of an agent there is one.  Others say it in a log, as JSON or plainly, or on the terminal.
+_AGENTS_REASON = "a newer process of this agent is connected"
 _REASONS = ('"level": "error"', '"level": "critical"', "[error", "error: ")
 
 
@@ -25,8 +26,13 @@ class Exit:
 
     @property
     def has_reason(self) -> bool:
-        """Say whether it has said why: an exit code, and an error in its log."""
-        return self.code > 0 and any(each in self.last_words for each in _REASONS)
+        """
+        Say whether it has said why: an exit code, and an error in its log.
+
+        An agent goes on whatever is away, or refuses; only to a newer process it gives way.
+        """
+        reasons = (_AGENTS_REASON,) if self.name.startswith("agent-") else _REASONS
+        return self.code > 0 and any(each in self.last_words for each in reasons)
 
 
 @dataclass(slots=True)

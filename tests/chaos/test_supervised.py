@@ -71,3 +71,12 @@ def test_an_end_without_an_error_in_the_log_has_no_reason() -> None:
     assert not Exit("it", 0, "error: none").has_reason
     assert not Exit("it", -11, "error: before a crash").has_reason
     assert not Exit("it", 1, '{"level": "info", "event": "agent started"}').has_reason
+
+
+def test_an_agent_has_no_reason_to_end_but_a_newer_process() -> None:
+    forbidden = "error: the cluster: forbidden"
+    newer = "error: a newer process of this agent is connected; this one must stop"
+
+    assert Exit("agent-0", 1, newer).has_reason
+    assert not Exit("agent-0", 3, forbidden).has_reason
+    assert Exit("real-build-runner", 1, forbidden).has_reason
