@@ -85,6 +85,7 @@ async def test_an_agent_without_a_slot_takes_in_a_claim_that_it_has_a_resource_o
         assert intake.take_in(unknown) is None
         held = intake.take_in(known)
         watching.cancel()
+        await asyncio.wait([watching])
 
     assert held is not None
     assert held.claim_id == known.claim_id

@@ -81,7 +81,7 @@ async def test_a_build_has_account_timeout_and_deadline_of_the_settings_if_it_ha
 ) -> None:
     build = BuildSettings(
         service_account="robots",
-        default_timeout=timedelta(seconds=1),
+        default_timeout=timedelta(seconds=3),
         deadline_grace=timedelta(0),
     )
     told(stage, build=build)
@@ -91,7 +91,7 @@ async def test_a_build_has_account_timeout_and_deadline_of_the_settings_if_it_ha
 
     assert work.status is WorkState.FAILED
     assert run["spec"]["serviceAccount"] == "robots"
-    assert run["spec"]["timeout"] == "1s"
+    assert run["spec"]["timeout"] == "3s"
 
 
 @pytest.mark.setting(

@@ -246,13 +246,15 @@ async def test_an_object_nested_beyond_reason_does_not_stand_in_the_way(
     token = await config.credentials.token()
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     # The client itself could not write it.
-    async with aiohttp.request(
-        "POST",
-        config.server + TASK_RUNS.path(namespace),
-        data=text.replace('"@"', "[" * 9000 + "]" * 9000),
-        headers=headers,
-        connector=aiohttp.TCPConnector(ssl=config.tls or False),
-        raise_for_status=True,
+    async with (
+        aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=config.tls or False), raise_for_status=True
+        ) as session,
+        session.post(
+            config.server + TASK_RUNS.path(namespace),
+            data=text.replace('"@"', "[" * 9000 + "]" * 9000),
+            headers=headers,
+        ),
     ):
         pass
 
