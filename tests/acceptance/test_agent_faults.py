@@ -195,7 +195,7 @@ async def test_an_api_server_that_crashes_and_comes_back_is_no_failed_attempt(
             async with restartable(own_plane):
                 late = await stage.submit(claim_timeout_seconds=60)
                 await stage.in_state(late, WorkState.CLAIMED)
-            # Where all cores are busy it takes its time to start, and watches come back after a pause.
+            # On a busy machine it takes its time to start, and watches come back after a pause.
             await eventually(kube.is_ready, within=90)
             await played.finish(attempt_name(work_name(early.id, round=1), 2))
             works = [await stage.finished(each, within=120) for each in (early, late)]
