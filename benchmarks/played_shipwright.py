@@ -25,6 +25,8 @@ REGISTERED = {
     "reason": "Succeeded",
     "message": "all validations succeeded",
 }
+_AT_ONCE = 10
+"""So many requests are under way at most, as of a controller with so many reconciles."""
 _RUNNING = "the build is running"
 """What the agent writes into a Work once it has seen that."""
 
@@ -46,9 +48,10 @@ class PlayedShipwright:
         self._kube = kube
         self._namespace = namespace
         self._tasks = tasks
-        self._runs: dict[str, Manifest] = {}
+        self._runs: dict[str, asyncio.Task[Manifest]] = {}
         self._may_end: asyncio.Event | None = None
         self._noticed: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+        self._places = asyncio.Semaphore(_AT_ONCE)
 
     async def until_noticed(self, work: str) -> None:
         """Wait until the agent has written down that the BuildRun of a Work runs."""
@@ -56,7 +59,8 @@ class PlayedShipwright:
 
     async def end(self, work: str) -> None:
         """Let the BuildRun of a Work succeed."""
-        run = self._runs.pop(work)
+        # Its agent may have heard that it runs before we have heard that this is written.
+        run = await self._runs.pop(work)
         self.ended_at[work] = time.time()
         await self._write_status(run, succeeded(run["status"]["buildSpec"]))
 
@@ -74,7 +78,7 @@ class PlayedShipwright:
         if event == "ADDED":
             work = run["metadata"]["labels"][LABEL_WORK]
             self.created_at[work] = time.time()
-            self._tasks.create_task(self._begin(work, run))
+            self._runs[work] = self._tasks.create_task(self._begin(run))
 
     def on_work(self, event: str, work: dict[str, Any]) -> None:
         """Hear what the agent makes of it."""
@@ -90,18 +94,23 @@ class PlayedShipwright:
         await self.end(work)
 
     async def _register(self, build: Manifest, seen_at: float) -> None:
-        await self._kube.replace_status(BUILDS, self._namespace, {**build, "status": REGISTERED})
+        async with self._places:
+            await self._kube.replace_status(
+                BUILDS, self._namespace, {**build, "status": REGISTERED}
+            )
         self.registering.append(time.time() - seen_at)
 
-    async def _begin(self, work: str, run: Manifest) -> None:
-        build = await self._kube.get(BUILDS, self._namespace, run["spec"]["build"]["name"])
+    async def _begin(self, run: Manifest) -> Manifest:
+        async with self._places:
+            build = await self._kube.get(BUILDS, self._namespace, run["spec"]["build"]["name"])
         status = {"buildSpec": build["spec"], **_condition("Unknown", "Running", "Not all Steps")}
-        self._runs[work] = await self._write_status(run, status)
+        return await self._write_status(run, status)
 
     async def _write_status(self, run: Manifest, status: Manifest) -> Manifest:
-        return await self._kube.replace_status(
-            BUILD_RUNS, self._namespace, {**run, "status": status}
-        )
+        async with self._places:
+            return await self._kube.replace_status(
+                BUILD_RUNS, self._namespace, {**run, "status": status}
+            )
 
 
 @asynccontextmanager
