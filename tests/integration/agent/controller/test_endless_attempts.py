@@ -23,7 +23,7 @@ from support.signals import eventually
 pytestmark = pytest.mark.kube
 
 HASTY: BuildDefaults = replace(
-    DEFAULTS, timeout=timedelta(seconds=1), deadline_grace=timedelta(seconds=0.5)
+    DEFAULTS, timeout=timedelta(seconds=1), deadline_grace=timedelta(seconds=2)
 )
 
 
