@@ -66,3 +66,19 @@ def survey(value: Any, *, enough: int) -> Survey:
                 (seen.texts if isinstance(each, str) else seen.numbers).append(each)
         level = below
     return seen
+
+
+def is_small(text: bytes, *, values: int, depth: int) -> bool:
+    """
+    Say whether a JSON text surely means no more values than that, and is nested no deeper.
+
+    It counts signs, in strings too, which costs next to nothing.  What is not small by this
+    has to be looked at.
+    """
+    objects = text.count(b"{") + text.count(b"[")
+    return objects < depth and objects + text.count(b",") < values
+
+
+def is_ascii(text: bytes) -> bool:
+    """Say whether all strings of a JSON text are ASCII, and surely without a NUL."""
+    return text.isascii() and b"\\u" not in text

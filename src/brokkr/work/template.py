@@ -25,7 +25,7 @@ import orjson
 
 from brokkr.work.errors import InvalidWork
 from brokkr.work.model import Manifest
-from brokkr.work.survey import Survey, survey
+from brokkr.work.survey import is_ascii, is_small, survey
 
 Kinds: TypeAlias = Mapping[str, AbstractSet[tuple[str, str]]]
 """By work type, the ``apiVersion`` and ``kind`` of what a template may bring."""
@@ -98,7 +98,7 @@ def check_template(
         known = ", ".join(sorted(kinds))
         raise InvalidWork("work_type", f"{work_type!r} is not known; known types: {known}")
 
-    is_plain = _is_plain(check_size(template))
+    is_plain = check_size(template)
     found = documents(template)
     if len(found) > MAX_DOCUMENTS:
         raise InvalidWork("template", f"has {len(found)} documents; at most {MAX_DOCUMENTS}")
@@ -117,32 +117,39 @@ def check_template(
         _check_build(found)
 
 
-def check_size(template: Manifest) -> Survey:
+def check_size(template: Manifest) -> bool:
     """
     Refuse a template that is too large or too deep, whatever it is.
 
     Returns:
-        What was seen of it.
+        Whether it is plain: no string in it can have anything wrong with it.
 
     Raises:
         InvalidWork: Says which, and what the limit is.
     """
+    text = _json_of(template)
+    if text is None or not is_small(text, values=MAX_VALUES, depth=MAX_DEPTH):
+        _check_extent(template)
+    size = len(json.dumps(template) if text is None else text)
+    if size > MAX_BYTES:
+        raise InvalidWork("template", f"is {size} bytes of JSON; at most {MAX_BYTES} are taken")
+    return text is not None and is_ascii(text) and b"@" not in text
+
+
+def _json_of(template: Manifest) -> bytes | None:
+    """Return it as JSON, unless it is far too deep, or holds what is no text."""
+    try:
+        return orjson.dumps(template)
+    except TypeError:
+        return None  # whoever looks at the values names the place
+
+
+def _check_extent(template: Manifest) -> None:
     seen = survey(template, enough=MAX_VALUES)
     if seen.depth > MAX_DEPTH:
         raise InvalidWork("template", f"is nested deeper than {MAX_DEPTH} levels")
     if seen.values > MAX_VALUES:
         raise InvalidWork("template", f"holds more than {MAX_VALUES} values")
-    size = _size_of(template)
-    if size > MAX_BYTES:
-        raise InvalidWork("template", f"is {size} bytes of JSON; at most {MAX_BYTES} are taken")
-    return seen
-
-
-def _size_of(template: Manifest) -> int:
-    try:
-        return len(orjson.dumps(template))
-    except TypeError:  # it holds what is no text; whoever looks at the strings names the place
-        return len(json.dumps(template))
 
 
 def _check_document(document: Manifest, allowed: AbstractSet[tuple[str, str]], path: str) -> None:
@@ -270,15 +277,6 @@ def _check_build_spec(spec: Manifest) -> None:
             f"template.spec.source.{block}",
             f"type {source['type']} needs this block and no other; given: {given}",
         )
-
-
-def _is_plain(seen: Survey) -> bool:
-    """Say whether no string can have anything wrong with it; only who looks pays for paths."""
-    try:
-        together = seen.together()
-    except TypeError:  # a key is not a string
-        return False
-    return together.isascii() and "\0" not in together and "@" not in together
 
 
 def _strings(value: Any, path: str) -> Iterator[tuple[str, str]]:

@@ -2,11 +2,11 @@
 
 from typing import Annotated
 
-from fastapi import Query, Response
+from fastapi import Query
 
-from brokkr.broker.api.auth import AnAgent, AnyCaller, calling_agent
+from brokkr.broker.api.call import Call
 from brokkr.broker.api.claims import claim_body
-from brokkr.broker.api.state import Broker, TheBroker
+from brokkr.broker.api.state import Broker
 from brokkr.broker.api.work import Limit
 from brokkr.broker.db import agents, claims
 from brokkr.broker.db.keys import Role
@@ -24,59 +24,56 @@ from brokkr.work.errors import InvalidAgent
 from brokkr.work.labels import check_agent_name, check_annotations, check_labels
 
 
-async def register_agent(
-    broker: TheBroker, body: RegisterAgent, response: Response
-) -> RegisteredAgent:
+async def register_agent(call: Call, body: RegisterAgent) -> RegisteredAgent:
     """Register an agent.  The answer holds its key, which is shown this once."""
     check_agent_name(body.name)
     if body.name == "self":
         raise InvalidAgent("name", "'self' is how an agent's key names its own agent")
     check_labels(body.labels, field="labels")
     check_annotations(body.annotations, field="annotations")
-    async with transaction(broker.pool) as db:
+    async with transaction(call.broker.pool) as db:
         registered = await agents.register_agent(db, body)
-    broker.dispatcher.announce_agents([registered.id])
-    response.headers["Location"] = f"/api/v1/agents/{registered.id}"
+    call.broker.dispatcher.announce_agents([registered.id])
+    call.location = f"/api/v1/agents/{registered.id}"
     return registered
 
 
 async def list_agents(
-    broker: TheBroker,
+    call: Call,
     limit: Limit = 100,
     cursor: Annotated[str | None, Query(max_length=63)] = None,
 ) -> AgentPage:
     """List agents by name."""
-    async with transaction(broker.pool) as db:
+    async with transaction(call.broker.pool) as db:
         items = await agents.list_agents(db, after=cursor, limit=limit)
     return AgentPage(items=items, next_cursor=items[-1].name if len(items) == limit else None)
 
 
-async def get_agent(broker: TheBroker, caller: AnyCaller, ref: str) -> AgentBody:
+async def get_agent(call: Call, ref: str) -> AgentBody:
     """Show one agent, by id or name; an agent sees itself, also as ``self``."""
-    if caller.role is Role.AGENT:
-        agent = calling_agent(caller)
-        agent.check_is(ref)
-        ref = str(agent.id)
-    async with transaction(broker.pool) as db:
+    if call.caller.role is Role.AGENT:
+        call.agent.check_is(ref)
+        ref = str(call.agent.id)
+    async with transaction(call.broker.pool) as db:
         return await agents.get_agent(db, ref)
 
 
-async def relabel_agent(broker: TheBroker, ref: str, body: RelabelAgent) -> AgentBody:
+async def relabel_agent(call: Call, ref: str, body: RelabelAgent) -> AgentBody:
     """Set labels and annotations, and remove those that are null."""
-    async with transaction(broker.pool) as db:
+    async with transaction(call.broker.pool) as db:
         agent, changed = await agents.relabel_agent(db, ref, body)
-    broker.dispatcher.announce_agents(changed)
+    call.broker.dispatcher.announce_agents(changed)
     return agent
 
 
-async def drain_agent(broker: TheBroker, ref: str) -> AgentBody:
+async def drain_agent(call: Call, ref: str) -> AgentBody:
     """Offer an agent nothing from now on; what it holds goes on."""
-    return await _drain(broker, ref, is_drained=True)
+    return await _drain(call.broker, ref, is_drained=True)
 
 
-async def undrain_agent(broker: TheBroker, ref: str) -> AgentBody:
+async def undrain_agent(call: Call, ref: str) -> AgentBody:
     """Offer an agent Work again."""
-    return await _drain(broker, ref, is_drained=False)
+    return await _drain(call.broker, ref, is_drained=False)
 
 
 async def _drain(broker: Broker, ref: str, *, is_drained: bool) -> AgentBody:
@@ -86,28 +83,28 @@ async def _drain(broker: Broker, ref: str, *, is_drained: bool) -> AgentBody:
     return agent
 
 
-async def delete_agent(broker: TheBroker, caller: AnyCaller, ref: str) -> None:
+async def delete_agent(call: Call, ref: str) -> None:
     """Delete an agent: its key is revoked, what it holds is given back, its name is free."""
+    broker = call.broker
     async with transaction(broker.pool) as db:
-        given, changed = await agents.delete_agent(db, ref, actor=caller.actor)
+        given, changed = await agents.delete_agent(db, ref, actor=call.caller.actor)
     broker.callers.forget()
     broker.dispatcher.announce_agents(changed)
     broker.dispatcher.announce(given.lanes)
     broker.metrics.count_outcomes(given.outcomes)
 
 
-async def rotate_agent_key(broker: TheBroker, ref: str) -> RegisteredAgent:
+async def rotate_agent_key(call: Call, ref: str) -> RegisteredAgent:
     """Make a new key for an agent, and revoke the old one."""
-    async with transaction(broker.pool) as db:
+    async with transaction(call.broker.pool) as db:
         rotated = await agents.rotate_agent_key(db, ref)
-    broker.callers.forget()
+    call.broker.callers.forget()
     return rotated
 
 
-async def heartbeat(
-    broker: TheBroker, agent: AnAgent, ref: str, body: Heartbeat
-) -> HeartbeatAnswer:
+async def heartbeat(call: Call, ref: str, body: Heartbeat) -> HeartbeatAnswer:
     """Renew exactly the listed claims.  A process's first is answered with all claims."""
+    broker, agent = call.broker, call.agent
     agent.check_is(ref)
     async with transaction(broker.pool) as db:
         touched = await agents.touch_agent(db, agent.id, body)

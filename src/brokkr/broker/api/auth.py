@@ -8,9 +8,8 @@ somebody else's is checked by the handlers: it is not found, so that nobody lear
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Request
 
 from brokkr.broker.api.state import broker_of
 from brokkr.broker.db.claims import Holder
@@ -79,14 +78,6 @@ def check_sees(caller: Caller, work: WorkBody) -> None:
         raise WorkNotFound(work.id)
 
 
-async def _caller(request: Request) -> Caller:
-    caller: Caller = request.state.caller
-    return caller
-
-
-AnyCaller = Annotated[Caller, Depends(_caller)]
-
-
 def calling_agent(caller: Caller) -> CallingAgent:
     """
     Return the agent that calls.
@@ -97,10 +88,3 @@ def calling_agent(caller: Caller) -> CallingAgent:
     if caller.agent_id is None or caller.agent_name is None:
         raise NotPermitted(f"this needs an agent's key, not one of role {caller.role}")
     return CallingAgent(id=caller.agent_id, name=caller.agent_name)
-
-
-async def _agent(caller: AnyCaller) -> CallingAgent:
-    return calling_agent(caller)
-
-
-AnAgent = Annotated[CallingAgent, Depends(_agent)]

@@ -9,12 +9,13 @@ from http import HTTPStatus
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
-from fastapi import Query, Request
+from fastapi import Query
 from pydantic import ValidationError
 
-from brokkr.broker.api.auth import AnAgent, CallingAgent, authenticate
+from brokkr.broker.api.auth import CallingAgent, authenticate
+from brokkr.broker.api.call import Call
 from brokkr.broker.api.problems import item_problem, refused_item
-from brokkr.broker.api.state import Broker, TheBroker
+from brokkr.broker.api.state import Broker
 from brokkr.broker.api.work import Limit
 from brokkr.broker.db import claims, work_queue
 from brokkr.broker.db.claims import ClaimedWork
@@ -46,40 +47,35 @@ Found = TypeVar("Found")
 
 async def list_pending_work(
     *,
-    request: Request,
-    broker: TheBroker,
-    agent: AnAgent,
+    call: Call,
     ref: str,
     type: Annotated[list[str] | None, Query()] = None,
     limit: Limit = 20,
     wait: Annotated[float, Query(ge=0, le=MAX_WAIT_SECONDS)] = 0,
 ) -> PendingPage:
     """List what this agent could claim: highest priority first, then oldest."""
+    agent = call.agent
     agent.check_is(ref)
 
     async def look() -> list[PendingWork]:
-        async with autocommit(broker.pool) as db:
+        async with autocommit(call.broker.pool) as db:
             return await claims.list_pending_work(db, agent_id=agent.id, types=type, limit=limit)
 
-    return PendingPage(
-        items=await _wait_for(
-            look, broker=broker, agent=agent, types=type, wait=wait, request=request
-        )
-    )
+    return PendingPage(items=await _wait_for(look, call, types=type, wait=wait))
 
 
-async def claim_work(broker: TheBroker, agent: AnAgent, work_id: UUID, body: ClaimOne) -> ClaimBody:
+async def claim_work(call: Call, work_id: UUID, body: ClaimOne) -> ClaimBody:
     """Claim one Work: of any number of agents, one gets it."""
+    broker, agent = call.broker, call.agent
     async with transaction(broker.pool) as db:
         claimed = await claims.claim_work(db, work_id, by=agent, request_id=body.request_id)
     broker.metrics.count_claims([claimed])
     return claim_body(claimed, agent, broker)
 
 
-async def claim_some_work(
-    request: Request, broker: TheBroker, agent: AnAgent, ref: str, body: ClaimSome
-) -> Claims:
+async def claim_some_work(call: Call, ref: str, body: ClaimSome) -> Claims:
     """Claim the first few Works for this agent, and wait for some if there is none."""
+    broker, agent = call.broker, call.agent
     agent.check_is(ref)
     clock = asyncio.get_running_loop().time
     began = clock()
@@ -96,45 +92,33 @@ async def claim_some_work(
             )
 
     claimed = await _wait_for(
-        look,
-        broker=broker,
-        agent=agent,
-        types=body.types,
-        wait=body.wait,
-        request=request,
-        lane_of=lambda each: each.selector_id,
+        look, call, types=body.types, wait=body.wait, lane_of=lambda each: each.selector_id
     )
     broker.metrics.count_claims(claimed)
     return Claims(claims=[claim_body(each, agent, broker) for each in claimed])
 
 
-async def report_progress(
-    broker: TheBroker, agent: AnAgent, work_id: UUID, body: ReportProgress
-) -> None:
+async def report_progress(call: Call, work_id: UUID, body: ReportProgress) -> None:
     """Say how a Work is going; this renews its lease."""
-    async with transaction(broker.pool) as db:
-        await claims.report_progress(db, work_id, body, by=agent)
+    async with transaction(call.broker.pool) as db:
+        await claims.report_progress(db, work_id, body, by=call.agent)
 
 
-async def complete_work(
-    broker: TheBroker, agent: AnAgent, work_id: UUID, body: CompleteWork
-) -> WorkBody:
+async def complete_work(call: Call, work_id: UUID, body: CompleteWork) -> WorkBody:
     """Report how a Work ended; a repeat gets the first answer again."""
     report = CompleteOne(work_id=work_id, **body.model_dump(exclude_unset=True))
-    [answer] = await _complete(broker, agent, [report])
+    [answer] = await _complete(call, [report])
     if isinstance(answer, BrokkrError):
         raise answer
     return answer.work
 
 
-async def complete_some_work(
-    broker: TheBroker, agent: AnAgent, ref: str, body: CompleteBatch
-) -> BatchAnswer:
+async def complete_some_work(call: Call, ref: str, body: CompleteBatch) -> BatchAnswer:
     """Report how several Works ended; each report is answered by itself."""
-    agent.check_is(ref)
+    call.agent.check_is(ref)
     read = [_report_of(each, field=f"items[{index}]") for index, each in enumerate(body.items)]
     good = [each for each in read if isinstance(each, CompleteOne)]
-    answers = iter(await _complete(broker, agent, good))
+    answers = iter(await _complete(call, good))
     results = [each if isinstance(each, InvalidInput) else next(answers) for each in read]
     return BatchAnswer(
         items=[
@@ -175,15 +159,15 @@ def _report_of(item: dict[str, Any], *, field: str) -> CompleteOne | InvalidInpu
 
 
 async def _complete(
-    broker: Broker, agent: CallingAgent, reports: Sequence[CompleteOne]
+    call: Call, reports: Sequence[CompleteOne]
 ) -> list[Completed | WorkNotFound | ClaimLost]:
-    settings = broker.settings
+    broker, settings = call.broker, call.broker.settings
     policy = HandOffPolicy(
         base=timedelta(seconds=settings.handoff_base_delay_seconds),
         cap=timedelta(seconds=settings.handoff_max_delay_seconds),
     )
     async with autocommit(broker.pool) as db:
-        answers = await work_queue.complete_work(db, reports, by=agent, policy=policy)
+        answers = await work_queue.complete_work(db, reports, by=call.agent, policy=policy)
     done = [each for each in answers if isinstance(each, Completed)]
     broker.metrics.count_outcomes(each.outcome for each in done if each.outcome)
     broker.metrics.handoffs.inc(sum(each.is_handed_on for each in done))
@@ -193,12 +177,10 @@ async def _complete(
 
 async def _wait_for(
     look: Callable[[], Awaitable[list[Found]]],
+    call: Call,
     *,
-    broker: Broker,
-    agent: CallingAgent,
     types: Sequence[str] | None,
     wait: float,
-    request: Request,
     lane_of: Callable[[Found], int | None] | None = None,
 ) -> list[Found]:
     """
@@ -212,14 +194,14 @@ async def _wait_for(
     loop = asyncio.get_running_loop()
     # Polls that were opened together must not all end together.
     deadline = loop.time() + wait * random.uniform(0.8, 1)  # noqa: S311
-    with broker.dispatcher.waiter(agent.id, types=types) as waiter:
-        gone = asyncio.create_task(_disconnect(request))
+    with call.broker.dispatcher.waiter(call.agent.id, types=types) as waiter:
+        gone = asyncio.create_task(_disconnect(call))
         gone.add_done_callback(lambda _: waiter.leave())
         try:
             while not (found := await look()):
                 if not await waiter.is_woken(within=deadline - loop.time()):
                     break
-                await authenticate(request)  # the key may have been revoked meanwhile
+                await authenticate(call)  # the key may have been revoked meanwhile
             if found:
                 waiter.heeded(map(lane_of, found) if lane_of else waiter.unheeded)
         finally:
@@ -229,7 +211,7 @@ async def _wait_for(
     return found
 
 
-async def _disconnect(request: Request) -> None:
+async def _disconnect(call: Call) -> None:
     """Return when the client has closed its connection; its body has been read."""
-    while (await request.receive())["type"] != "http.disconnect":
+    while (await call.receive())["type"] != "http.disconnect":
         pass

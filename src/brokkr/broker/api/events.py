@@ -6,12 +6,12 @@ from http import HTTPStatus
 from typing import Annotated, Any, Final
 from uuid import UUID
 
-from fastapi import Header, Query, Request, Response
+from fastapi import Header, Query, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from brokkr.broker.api.auth import AnyCaller, authenticate, check_sees
-from brokkr.broker.api.state import Broker, TheBroker
+from brokkr.broker.api.auth import authenticate, check_sees
+from brokkr.broker.api.call import Call
 from brokkr.broker.api.work import Limit
 from brokkr.broker.db import execution_log, work_events
 from brokkr.broker.db.pool import transaction
@@ -51,9 +51,7 @@ ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
 
 async def list_events(
     *,
-    request: Request,
-    broker: TheBroker,
-    caller: AnyCaller,
+    call: Call,
     work_id: UUID,
     after: Number = 0,
     follow: bool = False,
@@ -63,9 +61,9 @@ async def list_events(
     """List what happened to a Work; with ``follow``, also what happens, until it is finished."""
     after = last_event_id if follow and last_event_id is not None else after
     place = (work_id, after)
-    async with transaction(broker.pool) as db:
+    async with transaction(call.broker.pool) as db:
         work = await execution_log.get_work(db, work_id)
-        check_sees(caller, work)
+        check_sees(call.caller, work)
         news = (await work_events.list_news(db, [place], limit=limit)).get(place, News())
     if not follow:
         last = news.events[-1].number if len(news.events) == limit else None
@@ -73,28 +71,25 @@ async def list_events(
         return Response(page.model_dump_json(), media_type="application/json")
     if news.is_over and not news.events:
         return Response(status_code=HTTPStatus.NO_CONTENT)  # or readers would connect again
-    return _Stream(request, broker, work_id, after, news)
+    return _Stream(call, work_id, after, news)
 
 
 class _Stream(StreamingResponse):
     """A stream that is a follower for as long as it is sent, however that ends."""
 
-    def __init__(
-        self, request: Request, broker: Broker, work_id: UUID, after: int, news: News
-    ) -> None:
+    def __init__(self, call: Call, work_id: UUID, after: int, news: News) -> None:
         super().__init__(
             (),
             media_type=STREAM_MEDIA_TYPE,
             headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"},
         )
-        self._request = request
-        self._broker = broker
+        self._call = call
         self._place = (work_id, news.events[-1].number if news.events else after)
         self._first = news
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         work_id, after = self._place
-        with self._broker.followers.follow(work_id, after=after) as follower:
+        with self._call.broker.followers.follow(work_id, after=after) as follower:
             self.body_iterator = self._render(follower)
             await super().__call__(scope, receive, send)
 
@@ -103,7 +98,7 @@ class _Stream(StreamingResponse):
         news = self._first
         while True:
             yield b"".join(map(render_event, news.events)) or STILL_THERE
-            if news.is_over or self._broker.stopping.is_set():
+            if news.is_over or self._call.broker.stopping.is_set():
                 return
             news = await follower.next(within=QUIET)
             if not await self._is_welcome():
@@ -112,7 +107,7 @@ class _Stream(StreamingResponse):
     async def _is_welcome(self) -> bool:
         """Say whether the key still opens the stream: it may have been revoked."""
         try:
-            await authenticate(self._request)
+            await authenticate(self._call)
         except Unauthenticated:
             return False
         except DatabaseUnavailable:

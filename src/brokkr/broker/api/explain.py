@@ -5,23 +5,22 @@ from uuid import UUID
 
 from fastapi import Query
 
-from brokkr.broker.api.auth import AnyCaller, check_sees
-from brokkr.broker.api.state import TheBroker
+from brokkr.broker.api.auth import check_sees
+from brokkr.broker.api.call import Call
 from brokkr.broker.db import execution_log, explain
 from brokkr.broker.db.pool import transaction
 from brokkr.wire.explain import Explanation
 
 
 async def explain_work(
-    broker: TheBroker,
-    caller: AnyCaller,
+    call: Call,
     work_id: UUID,
     agent: Annotated[
         str | None, Query(max_length=63, description="One agent to look at, by name or id.")
     ] = None,
 ) -> Explanation:
     """Say why a Work is where it is: of pending Work, what keeps each agent from claiming it."""
-    async with transaction(broker.pool) as db:
+    async with transaction(call.broker.pool) as db:
         work = await execution_log.get_work(db, work_id)
-        check_sees(caller, work)
+        check_sees(call.caller, work)
         return await explain.explain_work(db, work, agent=agent)

@@ -2,9 +2,9 @@
 
 from typing import Annotated
 
-from fastapi import Query, Response
+from fastapi import Query
 
-from brokkr.broker.api.state import TheBroker
+from brokkr.broker.api.call import Call
 from brokkr.broker.api.work import Limit
 from brokkr.broker.db import generators
 from brokkr.broker.db.pool import transaction
@@ -19,52 +19,50 @@ from brokkr.work.errors import InvalidInput
 from brokkr.work.labels import problem_with_name
 
 
-async def create_generator(
-    broker: TheBroker, body: CreateGenerator, response: Response
-) -> CreatedGenerator:
+async def create_generator(call: Call, body: CreateGenerator) -> CreatedGenerator:
     """Create a generator.  The answer holds its key, which is shown this once."""
     problem = problem_with_name(body.name)
     if problem is not None:
         raise InvalidInput("name", problem)
-    async with transaction(broker.pool) as db:
+    async with transaction(call.broker.pool) as db:
         created = await generators.create_generator(db, body)
-    response.headers["Location"] = f"/api/v1/generators/{created.id}"
+    call.location = f"/api/v1/generators/{created.id}"
     return created
 
 
 async def list_generators(
-    broker: TheBroker,
+    call: Call,
     limit: Limit = 100,
     cursor: Annotated[str | None, Query(max_length=63)] = None,
 ) -> GeneratorPage:
     """List generators by name."""
-    async with transaction(broker.pool) as db:
+    async with transaction(call.broker.pool) as db:
         items = await generators.list_generators(db, after=cursor, limit=limit)
     return GeneratorPage(items=items, next_cursor=items[-1].name if len(items) == limit else None)
 
 
-async def get_generator(broker: TheBroker, ref: str) -> GeneratorBody:
+async def get_generator(call: Call, ref: str) -> GeneratorBody:
     """Show one generator, by id or name, with how much of its Work is pending."""
-    async with transaction(broker.pool) as db:
+    async with transaction(call.broker.pool) as db:
         return await generators.get_generator(db, ref)
 
 
-async def limit_generator(broker: TheBroker, ref: str, body: LimitGenerator) -> GeneratorBody:
+async def limit_generator(call: Call, ref: str, body: LimitGenerator) -> GeneratorBody:
     """Set limits, and remove those that are null; they hold from the next submission on."""
-    async with transaction(broker.pool) as db:
+    async with transaction(call.broker.pool) as db:
         return await generators.limit_generator(db, ref, body)
 
 
-async def delete_generator(broker: TheBroker, ref: str) -> None:
+async def delete_generator(call: Call, ref: str) -> None:
     """Delete a generator: its key is revoked, its name is free, and its Work goes on."""
-    async with transaction(broker.pool) as db:
+    async with transaction(call.broker.pool) as db:
         await generators.delete_generator(db, ref)
-    broker.callers.forget()
+    call.broker.callers.forget()
 
 
-async def rotate_generator_key(broker: TheBroker, ref: str) -> CreatedGenerator:
+async def rotate_generator_key(call: Call, ref: str) -> CreatedGenerator:
     """Make a new key for a generator, and revoke the old one."""
-    async with transaction(broker.pool) as db:
+    async with transaction(call.broker.pool) as db:
         rotated = await generators.rotate_generator_key(db, ref)
-    broker.callers.forget()
+    call.broker.callers.forget()
     return rotated

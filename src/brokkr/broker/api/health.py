@@ -8,7 +8,7 @@ from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from brokkr.broker.api.auth import authenticate, check_role
-from brokkr.broker.api.state import TheBroker
+from brokkr.broker.api.state import broker_of
 from brokkr.broker.db import work_queue
 from brokkr.broker.db.keys import Role
 from brokkr.broker.db.pool import transaction, use_of
@@ -20,15 +20,16 @@ async def healthz() -> Response:
     return PlainTextResponse("ok\n")
 
 
-async def readyz(broker: TheBroker) -> Response:
+async def readyz(request: Request) -> Response:
     """Say that the database answers, too."""
-    async with transaction(broker.pool) as db:
+    async with transaction(broker_of(request).pool) as db:
         await work_queue.get_broker_id(db)
     return PlainTextResponse("ok\n")
 
 
-async def metrics(request: Request, broker: TheBroker) -> Response:
+async def metrics(request: Request) -> Response:
     """Render the metrics in Prometheus' text format."""
+    broker = broker_of(request)
     if not broker.settings.metrics_open:
         check_role(await authenticate(request), (Role.ADMIN, Role.VIEWER))
     with suppress(DatabaseUnavailable):  # what this process knows by itself is told all the same

@@ -9,11 +9,10 @@ import re
 from collections.abc import MutableMapping
 from http import HTTPStatus
 from time import perf_counter
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 import structlog
-from fastapi import Depends, Request
 from fastapi.telemetry import TelemetryConfig
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -108,15 +107,6 @@ def _note(scope: Scope, *, status: int, seconds: float) -> None:
         ms=round(seconds * 1000, 1),
         actor=None if caller is None else caller.actor,
     )
-
-
-async def _trace(request: Request) -> TraceContext | None:
-    trace: TraceContext | None = request.state.trace
-    return trace
-
-
-TheTrace = Annotated[TraceContext | None, Depends(_trace)]
-"""The span in which a request is made; its own, if that is exported."""
 
 
 def telemetry_of(exporter: "Exporter | None") -> TelemetryConfig:

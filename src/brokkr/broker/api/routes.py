@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
 
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import Depends, FastAPI
 from fastapi.security import HTTPBearer
 
 from brokkr.broker.api import agents, claims, docs, events, explain, generators, health, keys, work
@@ -107,24 +107,20 @@ def add_routes(app: FastAPI) -> None:
     """Add all routes; those of the API stand behind the door, whatever they do."""
     # The bearer scheme is for the documentation: the door has looked at the key before.
     bearer = Depends(HTTPBearer(auto_error=False, scheme_name="API key"))
-    api = APIRouter(
-        prefix="/api/v1",
-        dependencies=[bearer],
-        responses={"4XX": _PROBLEM, "5XX": _PROBLEM},
-    )
     for tag, routes in (("work", WORK), ("agents", AGENTS), ("tenants", TENANTS)):
         for method, path, handler, status, roles in routes:
             extra = _YAML_TOO if handler is work.submit_work else {}
-            api.add_api_route(
-                path,
+            # Not by a router of their own: each request would be looked up in both.
+            app.router.add_api_route(
+                f"/api/v1{path}",
                 handler,
                 methods=[method],
                 status_code=status,
                 tags=[tag],
-                responses=_ALSO.get(handler),
+                dependencies=[bearer],
+                responses={"4XX": _PROBLEM, "5XX": _PROBLEM, **_ALSO.get(handler, {})},
                 openapi_extra={**extra, "x-roles": sorted(roles)},
                 route_class_override=door_for(*roles),
             )
-    app.include_router(api)
     for method, path, handler in _OPEN:
         app.add_api_route(path, handler, methods=[method], include_in_schema=False)

@@ -2,10 +2,9 @@
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import Annotated
 from uuid import UUID
 
-from fastapi import Depends, Request
+from fastapi import Request
 
 from brokkr.broker.db.callers import Callers
 from brokkr.broker.db.pool import Pool
@@ -75,10 +74,3 @@ def broker_of(request: Request) -> Broker:
     """Return the broker that a request was sent to."""
     broker: Broker = request.app.state.broker
     return broker
-
-
-async def _the_broker(request: Request) -> Broker:
-    return broker_of(request)  # a coroutine, or the framework would use a thread for it
-
-
-TheBroker = Annotated[Broker, Depends(_the_broker)]

@@ -7,14 +7,13 @@ from http import HTTPStatus
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import Header, Query, Response
+from fastapi import Header, Query
 from pydantic import ValidationError
 
-from brokkr.broker.api.auth import AnyCaller, calling_agent, check_sees
+from brokkr.broker.api.auth import check_sees
+from brokkr.broker.api.call import Call
 from brokkr.broker.api.door import check_storable
 from brokkr.broker.api.problems import item_problem, refused_item
-from brokkr.broker.api.requests import TheTrace
-from brokkr.broker.api.state import Broker, TheBroker
 from brokkr.broker.db import execution_log, generators, work_queue
 from brokkr.broker.db.execution_log import WorkFilter
 from brokkr.broker.db.keys import Caller, Role
@@ -50,18 +49,13 @@ from brokkr.work.labels import (
 )
 from brokkr.work.model import Manifest
 from brokkr.work.template import Kinds, check_template
-from brokkr.work.trace import TraceContext
 
 Limit = Annotated[int, Query(ge=1, le=500)]
 
 
 async def submit_work(
-    *,
-    broker: TheBroker,
-    caller: AnyCaller,
+    call: Call,
     body: SubmitWork,
-    trace: TheTrace,
-    response: Response,
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
 ) -> WorkBody:
     """Submit a Work: it waits until an agent that its target selects claims it."""
@@ -69,31 +63,37 @@ async def submit_work(
         if body.idempotency_key not in (None, idempotency_key):
             raise InvalidWork("idempotency_key", "is not that of the header Idempotency-Key")
         body = body.model_copy(update={"idempotency_key": idempotency_key})
-    submission = _submission_of(body, kinds=broker.settings.kinds)
-    [item] = await _submit(broker, caller, [submission], trace=trace)
+    submission = _submission_of(body, kinds=call.broker.settings.kinds)
+    [item] = await _submit(call, [submission])
     if isinstance(item, BrokkrError):
         raise item
-    response.headers["Location"] = f"/api/v1/work/{item.work_id}"
-    response.status_code = _status_of(item)
+    call.location = f"/api/v1/work/{item.work_id}"
+    call.status = _status_of(item)
     return item.work
 
 
-async def submit_some_work(
-    broker: TheBroker, caller: AnyCaller, body: SubmitBatch, trace: TheTrace
-) -> BatchAnswer:
-    """Submit several Works; each is answered by itself, and queued in this order."""
+async def submit_some_work(call: Call, body: SubmitBatch) -> BatchAnswer:
+    """
+    Submit several Works; each is answered by itself, and queued in this order.
+
+    The answers are without the resources: who asks knows what is in them, and they are the
+    most of what would be sent.
+    """
     read: list[Submission | InvalidInput] = []
     for index, each in enumerate(body.items):
-        read.append(_read(each, kinds=broker.settings.kinds, field=f"items[{index}]"))
-        await asyncio.sleep(0)  # to read YAML takes a while, and others wait
+        read.append(_read(each, kinds=call.broker.settings.kinds, field=f"items[{index}]"))
+        if isinstance(each.get("template"), str):
+            await asyncio.sleep(0)  # to read YAML takes a while, and others wait
     good = [each for each in read if isinstance(each, Submission)]
-    answers = iter(await _submit(broker, caller, good, trace=trace))
+    answers = iter(await _submit(call, good))
     results = [each if isinstance(each, InvalidInput) else next(answers) for each in read]
     return BatchAnswer(
         items=[
             refused_item(each)
             if isinstance(each, BrokkrError)
-            else BatchItem(status=_status_of(each), work=each.work)
+            else BatchItem(
+                status=_status_of(each), work=each.work.model_copy(update={"resource": None})
+            )
             for each in results
         ]
     )
@@ -105,8 +105,7 @@ def _status_of(submitted: Submitted) -> HTTPStatus:
 
 async def list_work(
     *,
-    broker: TheBroker,
-    caller: AnyCaller,
+    call: Call,
     type: str | None = None,
     status: Annotated[list[WorkState] | None, Query()] = None,
     outcome: Literal["succeeded", "failed", "cancelled", "expired", "quarantined"] | None = None,
@@ -123,12 +122,12 @@ async def list_work(
     """List queued and finished Work together, newest first; a generator's list is its own."""
     states = [WorkState(outcome.upper())] if outcome else status
     labels = _labels_of(label or [])
-    async with transaction(broker.pool) as db:
+    async with transaction(call.broker.pool) as db:
         wanted = WorkFilter(
             type=type,
             states=states,
             agent_id=agent_id,
-            generator_id=await _generator_id(db, caller, generator),
+            generator_id=await _generator_id(db, call.caller, generator),
             labels=labels,
             since=since,
         )
@@ -172,63 +171,58 @@ async def _generator_id(db: Connection, caller: Caller, wanted: str | None) -> U
     return (await generators.get_generator(db, wanted)).id
 
 
-async def get_work(broker: TheBroker, caller: AnyCaller, work_id: UUID) -> WorkBody:
+async def get_work(call: Call, work_id: UUID) -> WorkBody:
     """Show one Work, wherever it is; an agent sees what it holds or has finished."""
-    async with autocommit(broker.pool) as db:
+    async with autocommit(call.broker.pool) as db:
         work = await execution_log.get_work(db, work_id)
-    check_sees(caller, work)
+    check_sees(call.caller, work)
     return work
 
 
-async def cancel_work(
-    broker: TheBroker, caller: AnyCaller, work_id: UUID, response: Response
-) -> WorkBody:
+async def cancel_work(call: Call, work_id: UUID) -> WorkBody:
     """Cancel a Work: 200 if that ends it, 202 if its agent has to stop it first."""
-    async with transaction(broker.pool) as db:
-        check_sees(caller, await execution_log.get_work(db, work_id))
-        is_over = await work_queue.cancel_work(db, work_id, actor=caller.actor)
+    async with transaction(call.broker.pool) as db:
+        check_sees(call.caller, await execution_log.get_work(db, work_id))
+        is_over = await work_queue.cancel_work(db, work_id, actor=call.caller.actor)
         work = await execution_log.get_work(db, work_id)
     if is_over:
-        broker.metrics.finished.labels("cancelled").inc()
+        call.broker.metrics.finished.labels("cancelled").inc()
     else:
-        response.status_code = HTTPStatus.ACCEPTED
+        call.status = HTTPStatus.ACCEPTED
     return work
 
 
-async def release_work(
-    broker: TheBroker, caller: AnyCaller, work_id: UUID, body: ReleaseWork
-) -> WorkBody:
+async def release_work(call: Call, work_id: UUID, body: ReleaseWork) -> WorkBody:
     """Give a Work back to the queue: its holder by its claim, or an admin."""
-    by = None if caller.role is Role.ADMIN else calling_agent(caller)
+    broker = call.broker
+    by = None if call.caller.role is Role.ADMIN else call.agent
     if by is not None and body.claim_id is None:
         raise InvalidWork("claim_id", "an agent gives back what it holds: say which claim")
     async with transaction(broker.pool) as db:
-        given = await work_queue.release_work(db, work_id, body, actor=caller.actor, by=by)
+        given = await work_queue.release_work(db, work_id, body, actor=call.caller.actor, by=by)
         work = await execution_log.get_work(db, work_id)
     broker.metrics.count_outcomes(given.outcomes)
     broker.dispatcher.announce(given.lanes)
     return work
 
 
-async def requeue_work(
-    broker: TheBroker, caller: AnyCaller, work_id: UUID, body: RequeueWork
-) -> WorkBody:
+async def requeue_work(call: Call, work_id: UUID, body: RequeueWork) -> WorkBody:
     """Put a finished Work back into the queue, under its id and with its history."""
-    async with transaction(broker.pool) as db:
-        lane = await work_queue.requeue_work(db, work_id, actor=caller.actor, reason=body.reason)
+    actor = call.caller.actor
+    async with transaction(call.broker.pool) as db:
+        lane = await work_queue.requeue_work(db, work_id, actor=actor, reason=body.reason)
         work = await execution_log.get_work(db, work_id)
-    broker.dispatcher.announce([lane])
+    call.broker.dispatcher.announce([lane])
     return work
 
 
-async def _submit(
-    broker: Broker, caller: Caller, submissions: Sequence[Submission], *, trace: TraceContext | None
-) -> list[Submitted | Refused]:
+async def _submit(call: Call, submissions: Sequence[Submission]) -> list[Submitted | Refused]:
     """Queue what was checked, and let it be known."""
+    broker = call.broker
     by = Submitter(
-        actor=caller.actor,
-        generator_id=caller.generator_id,
-        traceparent=None if trace is None else str(trace),
+        actor=call.caller.actor,
+        generator_id=call.caller.generator_id,
+        traceparent=None if call.trace is None else str(call.trace),
     )
     async with autocommit(broker.pool) as db:
         queued = await submit_to_queue(db, submissions, by=by)

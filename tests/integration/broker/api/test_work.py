@@ -395,6 +395,7 @@ async def test_each_submission_of_a_request_is_answered_by_itself_and_in_order(
     ]
     pending = [each.id for each in (await client.list_pending(agent.id)).items]
     assert pending == [known.id, works[0].id, works[2].id]
+    assert [each.resource for each in works] == [None, None, None]  # who asks knows it
 
 
 @pytest.mark.parametrize("number", [0, 101])
