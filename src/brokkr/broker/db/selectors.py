@@ -26,12 +26,12 @@ _ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def digest_of(targets: Sequence[TargetBody]) -> bytes:
-    """Digest targets: those which mean the same have the same digest."""
-    return _digest(canonical_targets(targets))
+    """
+    Digest targets: those which mean the same have the same digest.
 
-
-def _digest(canonical: list[dict[str, Any]]) -> bytes:
-    return hashlib.sha256(json.dumps(canonical, sort_keys=True).encode()).digest()
+    Lanes are stored with it, so it may not change.
+    """
+    return hashlib.sha256(f"[{', '.join(_written(targets))}]".encode()).digest()
 
 
 async def selectors_of(
@@ -41,10 +41,9 @@ async def selectors_of(
     digests = []
     lanes = {}
     for work_type, targets in wanted:
-        canonical = canonical_targets(targets)
-        digest = _digest(canonical)
+        digest = digest_of(targets)
         digests.append((digest, work_type))
-        lanes[digest, work_type] = (canonical, targets)
+        lanes[digest, work_type] = (canonical_targets(targets), targets)
     # In one order, so that two submissions that store the same ones do not wait for each other.
     found = {lane: await _selector_of(db, *lane, *lanes[lane]) for lane in sorted(lanes)}
     return [found[lane] for lane in digests]
@@ -144,9 +143,12 @@ async def list_members(
 
 
 def canonical_targets(targets: Sequence[TargetBody]) -> list[dict[str, Any]]:
-    """Write targets so that those which mean the same are the same text."""
-    distinct = {json.dumps(_canonical(each), sort_keys=True) for each in targets}
-    return [json.loads(each) for each in sorted(distinct)]
+    """Write targets so that those which mean the same are the same."""
+    return [json.loads(each) for each in _written(targets)]
+
+
+def _written(targets: Sequence[TargetBody]) -> list[str]:
+    return sorted({json.dumps(_canonical(each), sort_keys=True) for each in targets})
 
 
 def _canonical(target: TargetBody) -> dict[str, Any]:
