@@ -27,6 +27,7 @@ from brokkr.agent.kube.config import KubeConfig
 from brokkr.agent.kube.errors import (
     KubeError,
     KubeForbidden,
+    KubeKindUnknown,
     KubeUnavailable,
 )
 from brokkr.agent.metrics import Metrics
@@ -45,8 +46,8 @@ from brokkr.work.trace import Span
 
 log = structlog.get_logger()
 
-_RULES_SECONDS: Final = 5
-_RULES_PAUSE_SECONDS: Final = 0.5
+_ACCESS_SECONDS: Final = 10
+_ACCESS_PAUSE_SECONDS: Final = 0.5
 
 _T = TypeVar("_T")
 
@@ -340,23 +341,33 @@ def _policy(crd: WorkCrdSettings) -> Policy:
 
 async def _check_access(kube: KubeClient, namespace: str) -> None:
     """
-    Insist on what no agent can do without, as soon as the API server knows its rules.
+    Insist on what no agent can do without, as soon as the API server knows what there is.
 
-    One that has just started refuses everything until then.
+    One that has just started refuses everything until it has read its rules, and knows no kinds
+    but its own until it has read their definitions.
     """
     clock = asyncio.get_running_loop().time
-    until = clock() + _RULES_SECONDS
+    until = clock() + _ACCESS_SECONDS
     while True:
         try:
             return await _check_cluster(kube, namespace)
-        except KubeForbidden as error:
+        except (KubeForbidden, KubeKindUnknown) as error:
+            obstacle = _obstacle(error, namespace)
             if clock() >= until:
-                raise ClusterNotReady(
-                    f"there is no namespace {namespace}, or no right to work in it ({error}): "
-                    f"brokkr agent rbac --namespace {namespace} | kubectl apply -f -"
-                ) from error
-            log.warning("cluster refuses", error=str(error))
-        await asyncio.sleep(_RULES_PAUSE_SECONDS)
+                raise obstacle from error
+            log.warning("cluster not ready", error=str(obstacle))
+        await asyncio.sleep(_ACCESS_PAUSE_SECONDS)
+
+
+def _obstacle(error: KubeForbidden | KubeKindUnknown, namespace: str) -> ClusterNotReady:
+    if isinstance(error, KubeKindUnknown):
+        return ClusterNotReady(
+            f"the cluster does not know {WORKS}: brokkr agent crd | kubectl apply -f -"
+        )
+    return ClusterNotReady(
+        f"there is no namespace {namespace}, or no right to work in it ({error}): "
+        f"brokkr agent rbac --namespace {namespace} | kubectl apply -f -"
+    )
 
 
 async def _check_cluster(kube: KubeClient, namespace: str) -> None:
@@ -367,9 +378,7 @@ async def _check_cluster(kube: KubeClient, namespace: str) -> None:
             f"(kubectl create namespace {namespace}), or set agent.work_crd.namespace"
         )
     if not await kube.serves(WORKS.group, WORKS.version, WORKS.plural):
-        raise ClusterNotReady(
-            f"the cluster does not know {WORKS}: brokkr agent crd | kubectl apply -f -"
-        )
+        raise KubeKindUnknown(WORKS.plural)
     await kube.find(WORKS, namespace, "is-there-access")
 
 

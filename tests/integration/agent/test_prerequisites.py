@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 from structlog.testing import capture_logs
 
+from brokkr.agent.app import ClusterNotReady, run
 from brokkr.agent.kinds import BUILD_RUNS, CLUSTER_ROLE_BINDINGS, CRDS, NAMESPACES, TASK_RUNS
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.config import KubeConfig
@@ -187,11 +188,49 @@ async def test_an_agent_that_starts_with_its_api_server_waits_for_its_rules(
         async with AsyncExitStack() as refused:
             await refused.enter_async_context(everything_is_refused(stage.kube))
             async with stage.agent() as agent:
-                await eventually(said(lines, "cluster refuses"), within=30)
+                await eventually(said(lines, "cluster not ready"), within=30)
                 await refused.aclose()
                 await eventually(said(lines, "agent started"), within=30)
 
                 assert not agent.done()
+
+
+@asynccontextmanager
+async def no_work_is_known(kube: KubeClient) -> AsyncIterator[None]:
+    """As to an API server that has just started, and has not read its definitions yet."""
+    await remove(kube, [WORK_CRD])
+    try:
+        yield
+    finally:
+        await apply(kube, [WORK_CRD])
+
+
+async def test_an_agent_that_starts_with_its_api_server_waits_for_its_definitions(
+    bare_stage: Stage,
+) -> None:
+    stage = bare_stage
+    await apply(stage.kube, OTHER_CRDS)
+    with capture_logs() as lines:
+        async with AsyncExitStack() as unknown:
+            await unknown.enter_async_context(no_work_is_known(stage.kube))
+            async with stage.agent() as agent:
+                await eventually(said(lines, "cluster not ready"), within=30)
+                await unknown.aclose()
+                await eventually(said(lines, "agent started"), within=30)
+
+                assert not agent.done()
+
+
+async def test_what_keeps_missing_is_said_with_its_cure(
+    bare_stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("brokkr.agent.app._ACCESS_SECONDS", 1)
+    async with no_work_is_known(bare_stage.kube):
+        with pytest.raises(ClusterNotReady, match=r"works\.brokkr\.io: brokkr agent crd"):
+            await run(bare_stage.settings)
+    async with everything_is_refused(bare_stage.kube):
+        with pytest.raises(ClusterNotReady, match="brokkr agent rbac"):
+            await run(bare_stage.settings)
 
 
 async def test_an_agent_without_shipwright_waits_for_it_and_says_so_everywhere(

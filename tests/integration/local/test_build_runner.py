@@ -32,6 +32,10 @@ from brokkr.agent.kinds import (
 )
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.config import KubeConfig
+from brokkr.agent.kube.errors import KubeError, KubeKindUnknown, KubeUnavailable
+from brokkr.local.build_runner.kubelet import node_name
+from brokkr.local.build_runner.pod import render_pod
+from brokkr.local.build_runner.recorder import outlast
 from brokkr.local.build_runner.runner import BuildRunner, FolderInUse
 from brokkr.local.build_runner.steps import STEPS
 from brokkr.local.build_runner.task_run import render_task_run
@@ -744,6 +748,44 @@ async def test_a_build_that_may_not_have_a_pod_ends(lab: Lab) -> None:
     assert condition(run) == ("False", "PodCreationFailed")
     assert "maximum cpu usage" in run["status"]["conditions"][0]["message"]
     assert condition(await task_run_of(lab, run)) == ("False", "PodCreationFailed")
+
+
+async def test_a_pod_that_is_left_half_deleted_goes_and_nobody_elses(
+    bench: Lab, tmp_path: Path
+) -> None:
+    """As by an API server that died between its two writes; then a kubelet has the rest to do."""
+    metadata = {"name": "it", "uid": "a-uid", "labels": {}}
+    for name, node in (("ours", node_name(tmp_path)), ("theirs", "another-node")):
+        pod = render_pod({"metadata": {**metadata, "name": name}}, node=node, steps=["build"])
+        del pod["metadata"]["ownerReferences"]
+        pod["spec"]["terminationGracePeriodSeconds"] = 3600
+        await bench.kube.create(PODS, bench.namespace, pod)
+        await bench.kube.delete(PODS, bench.namespace, f"{name}-pod")
+        assert await bench.kube.find(PODS, bench.namespace, f"{name}-pod") is not None
+
+    async def is_gone() -> bool:
+        return await bench.kube.find(PODS, bench.namespace, "ours-pod") is None
+
+    async with working(bench.runner(tmp_path)):
+        await eventually(is_gone)
+    assert await bench.kube.find(PODS, bench.namespace, "theirs-pod") is not None
+    await bench.kube.delete(PODS, bench.namespace, "theirs-pod", at_once=True)
+
+
+async def test_an_api_server_that_knows_no_kinds_yet_is_waited_for() -> None:
+    answers: list[KubeError | str] = [
+        KubeKindUnknown("404 page not found"),
+        KubeUnavailable("starting"),
+        "done",
+    ]
+
+    async def attempt() -> str:
+        answer = answers.pop(0)
+        if isinstance(answer, KubeError):
+            raise answer
+        return answer
+
+    assert await outlast(attempt) == "done"
 
 
 async def test_what_a_build_leaves_goes_with_its_build_run(lab: Lab) -> None:

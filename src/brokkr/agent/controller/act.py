@@ -120,7 +120,8 @@ async def _create(
     handler: Handler,
 ) -> WorkStatus:
     """Create objects; return the status with the executor's uid in it, if it is among them."""
-    # The cache may be behind: a finished or deleted Work must not be started again.
+    # The cache may be behind: a finished or deleted Work must not be started again.  And a
+    # server that has just started refuses this, too: what it refuses below is for good.
     live = await kube.get(WORKS, work.namespace, work.name)
     if live["metadata"]["resourceVersion"] != work.resource_version:
         raise KubeConflict(f"{work.name} has changed since it was observed")

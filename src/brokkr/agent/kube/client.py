@@ -248,9 +248,13 @@ class KubeClient:
         *,
         uid: str | None = None,
         resource_version: str | None = None,
+        at_once: bool = False,
     ) -> None:
         """
         Delete an object; what it owns follows in the background.  Gone already is fine.
+
+        Args:
+            at_once: Wait for no kubelet to stop a Pod's containers.
 
         Raises:
             KubeConflict: It has another uid or resource version than the given one.
@@ -261,6 +265,7 @@ class KubeClient:
             "kind": "DeleteOptions",
             "propagationPolicy": "Background",
             "preconditions": {key: value for key, value in given.items() if value is not None},
+            **({"gracePeriodSeconds": 0} if at_once else {}),
         }
         try:
             await self._json("DELETE", resource.path(namespace, name), body=options)

@@ -9,7 +9,12 @@ import structlog
 
 from brokkr.agent.kinds import Resource
 from brokkr.agent.kube.client import KubeClient
-from brokkr.agent.kube.errors import KubeConflict, KubeNotFound, KubeUnavailable
+from brokkr.agent.kube.errors import (
+    KubeConflict,
+    KubeKindUnknown,
+    KubeNotFound,
+    KubeUnavailable,
+)
 from brokkr.local.build_runner import status as statuses
 from brokkr.work.model import Manifest
 
@@ -87,10 +92,14 @@ class Recorder:
 
 
 async def outlast(attempt: Callable[[], Awaitable[T]]) -> T:
-    """Do what can be done twice until the API server has been there for it."""
+    """
+    Do what can be done twice until the API server has been there for it.
+
+    One that has just started knows no kinds but its own for a while.
+    """
     while True:
         try:
             return await attempt()
-        except KubeUnavailable as error:
+        except (KubeUnavailable, KubeKindUnknown) as error:
             log.warning("the API server is away", error=str(error))
             await asyncio.sleep(RETRY_DELAY.total_seconds())

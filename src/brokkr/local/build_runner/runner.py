@@ -32,6 +32,7 @@ from brokkr.agent.kinds import (
     BUILD_RUNS,
     BUILDS,
     CLUSTER_BUILD_STRATEGIES,
+    PODS,
     SECRETS,
     TASK_RUNS,
     Resource,
@@ -143,6 +144,7 @@ class BuildRunner:
                 (BUILD_RUNS, self._on_event(BUILD_RUNS)),
                 (SECRETS, self._on_secret),
                 (TASK_RUNS, self._on_task_run),
+                (PODS, self._on_pod),
             ):
                 informer = Informer(
                     self._kube, resource, self._namespace, on_event=on_event, keep=_only_metadata
@@ -187,6 +189,11 @@ class BuildRunner:
         if kind == "DELETED" and owner.get("kind") == BUILD_RUNS.kind:
             self._look_at(Key(BUILD_RUNS, task_run["metadata"]["namespace"], owner["name"]))
 
+    def _on_pod(self, _kind: str, pod: dict[str, Any]) -> None:
+        """Look at a Pod that is being deleted."""
+        if "deletionTimestamp" in pod["metadata"]:
+            self._look_at(_key(PODS, pod))
+
     def _look_at(self, key: Key) -> None:
         if key not in self._waiting:
             self._waiting.add(key)
@@ -202,6 +209,8 @@ class BuildRunner:
             manifest = await self._kube.find(*key)
             if key.resource is BUILDS:
                 await self._reconcile_build(key, manifest)
+            elif key.resource is PODS:
+                await self._let_go(manifest)
             else:
                 await self._reconcile_run(key, manifest, execution, executions)
         except KubeError as error:
@@ -210,6 +219,20 @@ class BuildRunner:
         except Exception:
             # One object that makes no sense must not stop the others.
             log.exception("look gave up", object=f"{key.namespace}/{key.name}")
+
+    async def _let_go(self, pod: Manifest | None) -> None:
+        """
+        Delete a Pod of the runner's Node for good, as a kubelet does once nothing of it runs.
+
+        The API server writes first that a Pod is being deleted, and then deletes it.  If it
+        dies in between, it leaves the rest to the kubelet.
+        """
+        if pod is None or pod["spec"].get("nodeName") != self._node:
+            return
+        metadata = pod["metadata"]
+        if "deletionTimestamp" in metadata:
+            name, uid = metadata["name"], metadata["uid"]
+            await self._kube.delete(PODS, metadata["namespace"], name, uid=uid, at_once=True)
 
     async def _reconcile_build(self, key: Key, build: Manifest | None) -> None:
         """Check a Build once per revision of its spec, and when a Secret it names changes."""
