@@ -70,14 +70,14 @@ async def main() -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """The broker, its database, and who submits there, by name."""
+    """The broker, its database, and by name the keys of who submits there."""
 
     broker: BrokerProcess
     db: Connection
-    generators: dict[str, Http]
+    generators: dict[str, str]
 
     async def submit(self, generator: str, part: str, number: int, *, priority: int = 0) -> None:
-        """Submit so many in one go."""
+        """Submit so many in one go; the broker closes connections that are silent before it."""
         item = {
             "work_type": "build",
             "template": a_template(),
@@ -85,9 +85,11 @@ class Site:
             "priority": priority,
             "labels": {"part": part},
         }
+        client = await Http.open(self.broker.url, self.generators[generator])
         for start in range(0, number, 100):
             body = {"items": [item] * min(100, number - start)}
-            await self.generators[generator].post("/api/v1/work/batch", json.dumps(body).encode())
+            await client.post("/api/v1/work/batch", json.dumps(body).encode())
+        await client.close()
 
     async def until(self, wanted: int, query: str) -> None:
         """Wait until there are so many."""
@@ -108,7 +110,7 @@ async def _drain(url: str, report: Report, *, servers: int) -> None:
         site = Site(broker=broker, db=db, generators={})
         for name in ("first", "urgent", "late"):
             made = await call(broker, "/api/v1/generators", {"name": name})
-            site.generators[name] = await Http.open(broker.url, made["key"])
+            site.generators[name] = made["key"]
         may_end = asyncio.Event()
         agents = await _agents(stack, site, folder, servers=servers, may_end=may_end)
         places = AGENTS * AT_ONCE
@@ -137,8 +139,6 @@ async def _drain(url: str, report: Report, *, servers: int) -> None:
         )
         for part in ("running", "urgent", "backlog", "late"):
             report.add(**what, part=part, **await _waits(db, part))
-        for each in site.generators.values():
-            await each.close()
 
 
 async def _agents(
