@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from copy import deepcopy
 from typing import Any
 
@@ -179,22 +179,6 @@ async def test_an_api_server_that_refuses_everything_for_a_while_ends_no_agent(
             assert not agent.done()
 
 
-async def test_an_agent_that_starts_with_its_api_server_waits_for_its_rules(
-    bare_stage: Stage,
-) -> None:
-    stage = bare_stage
-    await apply(stage.kube, OTHER_CRDS)
-    with capture_logs() as lines:
-        async with AsyncExitStack() as refused:
-            await refused.enter_async_context(everything_is_refused(stage.kube))
-            async with stage.agent() as agent:
-                await eventually(said(lines, "cluster not ready"), within=30)
-                await refused.aclose()
-                await eventually(said(lines, "agent started"), within=30)
-
-                assert not agent.done()
-
-
 @asynccontextmanager
 async def no_work_is_known(kube: KubeClient) -> AsyncIterator[None]:
     """As to an API server that has just started, and has not read its definitions yet."""
@@ -205,17 +189,18 @@ async def no_work_is_known(kube: KubeClient) -> AsyncIterator[None]:
         await apply(kube, [WORK_CRD])
 
 
-async def test_an_agent_that_starts_with_its_api_server_waits_for_its_definitions(
-    bare_stage: Stage,
+@pytest.mark.parametrize("as_it_is", [everything_is_refused, no_work_is_known])
+async def test_an_agent_that_starts_with_its_api_server_waits_until_that_knows_its_objects(
+    bare_stage: Stage, as_it_is: Callable[[KubeClient], AbstractAsyncContextManager[None]]
 ) -> None:
     stage = bare_stage
     await apply(stage.kube, OTHER_CRDS)
     with capture_logs() as lines:
-        async with AsyncExitStack() as unknown:
-            await unknown.enter_async_context(no_work_is_known(stage.kube))
+        async with AsyncExitStack() as starting:
+            await starting.enter_async_context(as_it_is(stage.kube))
             async with stage.agent() as agent:
                 await eventually(said(lines, "cluster not ready"), within=30)
-                await unknown.aclose()
+                await starting.aclose()
                 await eventually(said(lines, "agent started"), within=30)
 
                 assert not agent.done()
