@@ -68,7 +68,7 @@ async def list_events(
     if not follow:
         last = news.events[-1].number if len(news.events) == limit else None
         page = EventPage(items=news.events, next_after=last)
-        return Response(page.model_dump_json(), media_type="application/json")
+        return call.answer_with(page, status=HTTPStatus.OK)
     if news.is_over and not news.events:
         return Response(status_code=HTTPStatus.NO_CONTENT)  # or readers would connect again
     return _Stream(call, work_id, after, news)
