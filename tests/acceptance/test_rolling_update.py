@@ -1,7 +1,7 @@
 """
 Brokers and agents of an earlier revision and of this one share a database, and nothing is lost.
 
-The earlier one is the last tag, or else the commit before this one; ``UPGRADE_FROM=<revision>``
+The earlier one is the last tag, or else ``VERSION_BEFORE``; ``UPGRADE_FROM=<revision>``
 names another and ``UPGRADE_WORKS=<number>`` asks for more Works than these few.  It is run with
 the packages that are installed for this one.
 """
@@ -32,6 +32,8 @@ from support.system import a_broker, an_agent, brokkr, environment, from_source
 pytestmark = [pytest.mark.kube, pytest.mark.postgres]
 
 ROOT = Path(__file__).parents[2]
+VERSION_BEFORE = "5a2099b"
+"""The revision that the changes since are compatible with, as long as no release has a tag."""
 WORKS = int(os.environ.get("UPGRADE_WORKS", "20"))
 EACH = {"AGENT__WORK_QUEUE__MAX_CONCURRENT": "4"}
 
@@ -48,7 +50,7 @@ def git(*arguments: str) -> str | None:
 def earlier(tmp_path: Path) -> Path:
     """The sources of the earlier revision."""
     asked = os.environ.get("UPGRADE_FROM")
-    revision = asked or git("describe", "--tags", "--abbrev=0") or "HEAD~1"
+    revision = asked or git("describe", "--tags", "--abbrev=0") or VERSION_BEFORE
     if git("cat-file", "-e", f"{revision}:src/brokkr") is None:
         if asked:
             pytest.fail(f"there is no revision {revision} here")

@@ -58,6 +58,8 @@ class HeldClaims:
     The confirmed claims by claim id, and the broker that confirmed them.
 
     Attributes:
+        broker: The id of the broker instance that answered the last heartbeat.
+        features: What that broker announced in the same answer; see ``HeartbeatAnswer``.
         has_new: Set when one is added; whoever waits for it clears it first.
         heard: Set while the broker answers.  After an outage a heartbeat goes first: claims
             that have lapsed are revived by it, and not claimed anew.
@@ -66,6 +68,7 @@ class HeldClaims:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """Know of nothing yet; the clock is in seconds and only goes on."""
         self.broker: str | None = None
+        self.features: frozenset[str] = frozenset()
         self._clock = clock
         self.has_new = asyncio.Event()
         self.heard = asyncio.Event()

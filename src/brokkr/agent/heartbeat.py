@@ -124,6 +124,7 @@ class Heart:
             for name in works:
                 self._on_return(name)
         self._held.broker = answer.broker
+        self._held.features = frozenset(answer.features)
         self.answered_at = self._clock()
         for lease in answer.renewed:
             if lease.claim_id in listed:

@@ -513,6 +513,9 @@ class HeartbeatAnswer(Answer):
     """What the broker knows of the claims that were listed, and of those that were not.
 
     Attributes:
+        features: What this broker understands that earlier ones do not, as words.  An
+            agent uses a new field or rule only after the last answer
+            announced it, so that it can talk to a broker of the version before.
         lost: Listed claims that are over; stop their execution.
         held: All claims of this agent, in the first answer to an incarnation only:
             a process that died before it wrote the Work resource finds its claim here.
@@ -522,3 +525,4 @@ class HeartbeatAnswer(Answer):
     renewed: list[RenewedLease]
     lost: list[UUID]
     held: list[ClaimBody] | None = None
+    features: list[str] = []
