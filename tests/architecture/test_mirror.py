@@ -42,6 +42,7 @@ TESTED_ELSEWHERE = {
     },
     "integration/broker/api/test_agents.py": {"broker/db/agents.py"},
     "integration/broker/api/test_events.py": {"broker/followers.py"},
+    "integration/broker/db/test_embedded.py": {"broker/db/postgres_server.py"},
     "integration/broker/maintenance/test_retention.py": {"broker/db/retention.py"},
     "integration/broker/maintenance/test_selectors.py": {"broker/db/memberships.py"},
     "integration/broker/test_metrics.py": {"broker/db/measurements.py"},

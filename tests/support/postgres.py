@@ -13,9 +13,10 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from brokkr.broker.db.embedded import _serves, embedded_postgres
+from brokkr.broker.db.embedded import embedded_postgres
 from brokkr.broker.db.migrate import migrate
 from brokkr.broker.db.pool import open_pool
+from brokkr.broker.db.postgres_server import serves
 
 _FAST = ("fsync", "synchronous_commit", "full_page_writes")
 _numbers = count(1)
@@ -58,7 +59,7 @@ async def pool(database_url: str) -> AsyncIterator[asyncpg.Pool]:
 def servers_of(data_dir: Path) -> list[int]:
     """The processes of a data folder's server: the postmaster and all that serve for it."""
     pids = [int(each.name) for each in Path("/proc").iterdir() if each.name.isdigit()]
-    return [pid for pid in pids if _serves(data_dir / "postgres", pid)]
+    return [pid for pid in pids if serves(data_dir / "postgres", pid)]
 
 
 def _database(url: str, name: str) -> str:

@@ -1,10 +1,12 @@
 """``brokkr broker``: run the broker, and what its database needs."""
 
+import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated
+from time import monotonic
+from typing import Annotated, Final, TypeVar
 
 import typer
 import uvloop
@@ -17,6 +19,11 @@ from brokkr.cli.logs import log_to_stderr
 from brokkr.cli.run import run
 from brokkr.cli.settings import ConfigFile, Settings
 from brokkr.configuration import load
+from brokkr.work.errors import DatabaseUnavailable
+
+_TAKEOVER_SECONDS: Final = 30.0
+_RETRY_SECONDS: Final = 0.2
+_T = TypeVar("_T")
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -63,8 +70,7 @@ def migrate(
     """Bring the database's schema up to date; `serve` does the same when it starts."""
 
     async def work() -> list[str]:
-        async with _database(_load(database_url, data_dir, config)) as url:
-            return await migrate_database(url)
+        return await _with_database(_load(database_url, data_dir, config), migrate_database)
 
     log_to_stderr()
     for name in run(work()) or ["the schema is up to date"]:
@@ -78,8 +84,7 @@ def create_admin_key(
     """Make an admin key and print it, whether or not a broker runs on the database."""
 
     async def work() -> str:
-        async with _database(_load(database_url, data_dir, config)) as url:
-            return await make_admin_key(url)
+        return await _with_database(_load(database_url, data_dir, config), make_admin_key)
 
     log_to_stderr()
     print(run(work()))
@@ -88,6 +93,24 @@ def create_admin_key(
 def _load(database_url: str | None, data_dir: Path | None, config: Path | None) -> Settings:
     flags = {"database.url": database_url, "broker.data_dir": data_dir}
     return load(Settings, file=config, flags=flags)
+
+
+async def _with_database(settings: Settings, use: Callable[[str], Awaitable[_T]]) -> _T:
+    """
+    Use the database once, and again if the embedded one stops and starts meanwhile.
+
+    It does so when the process that runs it ends, which may be another such command.  What
+    was begun is undone; of a key whose confirmation is lost, nobody has the secret.
+    """
+    async with _database(settings) as url:
+        until = monotonic() + (0 if settings.database.url else _TAKEOVER_SECONDS)
+        while True:
+            try:
+                return await use(url)
+            except DatabaseUnavailable:
+                if monotonic() >= until:
+                    raise
+            await asyncio.sleep(_RETRY_SECONDS)
 
 
 @asynccontextmanager

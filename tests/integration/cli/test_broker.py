@@ -1,8 +1,11 @@
 """``brokkr broker``, on a database that is given and on its own."""
 
+import asyncio
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from brokkr.client import BrokerClient
@@ -40,6 +43,65 @@ async def test_an_admin_key_can_be_made_before_the_broker_runs_and_while_it_runs
 
     assert serving.returncode == 0
     assert servers_of(own_database.folder / "data") == []
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+async def test_a_broker_takes_the_database_over_from_the_one_that_ran_it(
+    own_database: CommandLine, unused_tcp_port_factory: Callable[[], int], end: signal.Signals
+) -> None:
+    first_port, second_port = unused_tcp_port_factory(), unused_tcp_port_factory()
+    key = (await own_database("broker", "create-admin-key")).out.splitlines()[-1]
+    seen: dict[str, set[tuple[int, str | None]]] = {}
+
+    async def watch(path: str) -> None:
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{second_port}") as http:
+            while True:
+                headers = {"Authorization": f"Bearer {key}"}
+                async with http.get(path, headers=headers) as answer:
+                    said = (answer.status, answer.headers.get("Retry-After"))
+                    seen.setdefault(path, set()).add(said)
+                await asyncio.sleep(0.02)
+
+    async with own_database.started("broker", "serve", "--port", str(first_port)) as first:
+        await until_served(first_port, key)
+        async with own_database.started("broker", "serve", "--port", str(second_port)) as second:
+            await until_served(second_port, key)
+            watching = [
+                asyncio.create_task(watch(each)) for each in ("/healthz", "/readyz", "/api/v1/work")
+            ]
+            await until_served(second_port, key)
+            former = servers_of(own_database.folder / "data")
+            first.send_signal(end)
+            await first.communicate()
+            await asyncio.sleep(0.2)
+            await until_served(second_port, key)
+            assert not set(former) & set(servers_of(own_database.folder / "data"))
+            await asyncio.sleep(0.2)
+            for each in watching:
+                assert not each.done()
+                each.cancel()
+            second.send_signal(signal.SIGTERM)
+            _, log = await second.communicate()
+
+    assert seen["/healthz"] == {(200, None)}
+    assert (200, None) in seen["/readyz"]
+    assert seen["/readyz"] | seen["/api/v1/work"] == {(200, None), (503, "5")}
+    assert b"embedded postgres taken over" in log
+    assert second.returncode == 0
+    assert servers_of(own_database.folder / "data") == []
+
+
+async def test_admin_keys_can_be_made_whoever_runs_the_database_meanwhile(
+    own_database: CommandLine, unused_port: int
+) -> None:
+    # Each may be the one that runs it, and ends while others use it.
+    making = [asyncio.create_task(own_database("broker", "create-admin-key")) for _ in range(4)]
+    async with own_database.started("broker", "serve", "--port", str(unused_port)):
+        made = [await each for each in making]
+
+        assert [(each.code, each.err.count("error:")) for each in made] == [(0, 0)] * 4
+        for each in made:
+            await until_served(unused_port, each.out.splitlines()[-1])
 
 
 async def test_a_port_that_is_taken_is_said_in_one_line(

@@ -53,19 +53,23 @@ async def an_owner(data_dir: Path, *, uid: int | None = None) -> AsyncIterator["
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-c", OWNER, *arguments, stdin=-1, stdout=-1
     )
+    owner = Owner(process, await _line(process))
     try:
-        yield Owner(process, await _line(process))
+        yield owner
     finally:
         if process.returncode is None:
-            assert process.stdin is not None
-            process.stdin.close()
-            await process.wait()
+            await owner.end()
 
 
 class Owner:
     def __init__(self, process: asyncio.subprocess.Process, url: str) -> None:
         self.process = process
         self.url = url
+
+    async def end(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        await self.process.wait()
 
     async def die(self) -> None:
         self.process.kill()
@@ -174,16 +178,75 @@ async def test_a_second_opener_uses_the_running_server_and_leaves_it_running(
         assert postmaster(tmp_path) == running
 
 
-async def test_a_second_opener_can_open_again_when_the_owner_has_died(tmp_path: Path) -> None:
+async def test_who_is_left_starts_the_server_anew_when_its_owner_was_killed(tmp_path: Path) -> None:
     async with an_owner(tmp_path) as owner, embedded_postgres(tmp_path) as url:
         await write(url, 1)
+        former = postmaster(tmp_path)
         await owner.die()
-        await until(lambda: servers_of(tmp_path) == [])
-        with pytest.raises((OSError, asyncpg.PostgresConnectionError)):
-            await read(url)
+        await until(lambda: former not in servers_of(tmp_path))
 
-        async with embedded_postgres(tmp_path) as again:
-            assert await read(again) == [1]
+        assert await until_readable(url) == [1]
+        async with an_owner(tmp_path) as third:
+            await write(third.url, 2)
+        assert await read(url) == [1, 2]
+    assert servers_of(tmp_path) == []
+
+
+async def test_who_is_left_starts_the_server_anew_when_its_owner_ends(tmp_path: Path) -> None:
+    async with an_owner(tmp_path) as owner:
+        async with an_owner(tmp_path) as left:
+            await write(left.url, 1)
+            former = postmaster(tmp_path)
+            await owner.end()
+            await until(lambda: former not in servers_of(tmp_path))
+
+            assert await until_readable(left.url) == [1]
+        assert servers_of(tmp_path) == []
+
+
+async def test_one_of_many_who_are_left_becomes_the_owner(tmp_path: Path) -> None:
+    async with an_owner(tmp_path) as owner, embedded_postgres(tmp_path) as url:
+        await write(url, 1)
+        async with an_owner(tmp_path), an_owner(tmp_path):
+            former = postmaster(tmp_path)
+            await owner.die()
+            await until(lambda: former not in servers_of(tmp_path))
+
+            assert await until_readable(url) == [1]
+    assert servers_of(tmp_path) == []
+
+
+async def test_an_owner_that_is_killed_while_it_begins_is_followed_by_who_waits(
+    tmp_path: Path,
+) -> None:
+    beginner = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", OWNER, str(tmp_path), stdin=-1, stdout=-1
+    )
+    await until((tmp_path / "postgres.partial").exists)
+    opened = embedded_postgres(tmp_path)
+    opening = asyncio.create_task(opened.__aenter__())
+    await asyncio.sleep(0.3)
+    beginner.kill()
+    await beginner.wait()
+
+    await write(await opening, 1)
+    assert await read(opening.result()) == [1]
+    await opened.__aexit__(None, None, None)
+
+
+async def test_a_server_that_cannot_be_started_again_is_tried_until_it_can(
+    tmp_path: Path,
+) -> None:
+    async with embedded_postgres(tmp_path) as url:
+        await write(url, 1)
+        running, folder = postmaster(tmp_path), tmp_path / "postgres"
+        folder.rename(tmp_path / "aside")  # as good as a disk that is away
+        (tmp_path / "postgres.partial").touch()  # nor can a new one be made
+        os.kill(running, signal.SIGKILL)
+        await asyncio.sleep(1)
+        (tmp_path / "aside").rename(folder)
+
+        assert await until_readable(url) == [1]
 
 
 async def test_openers_that_come_at_once_share_one_new_server(tmp_path: Path) -> None:
