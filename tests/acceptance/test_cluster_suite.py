@@ -40,15 +40,20 @@ ROOT = Path(__file__).parents[2]
 
 @asynccontextmanager
 async def the_suite(
-    variables: Mapping[str, str], folder: Path, *options: str
+    variables: Mapping[str, str], folder: Path, *, background: bool = False
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Run the suite with nothing of this machine's own variables for it."""
+    """
+    Run the suite with nothing of this machine's own variables for it.
+
+    Args:
+        background: With SIGINT ignored, as by a shell that a script tells to start it with `&`.
+    """
     inherited = {k: v for k, v in os.environ.items() if k not in {*VARIABLES, INSECURE}}
     process = await asyncio.create_subprocess_exec(
-        # Whoever runs the tests in the background has SIGINT ignored, and passes that on.
-        *("env", "--default-signal=INT", sys.executable, "-m", "pytest", "-m", "cluster"),
+        # Whoever runs the tests in the background passes that on.
+        *("env", "--ignore-signal=INT" if background else "--default-signal=INT"),
+        *(sys.executable, "-m", "pytest", "-m", "cluster"),
         *("tests/cluster", "-q", "-p", "no:cacheprovider", "--basetemp", str(folder / "suite")),
-        *options,
         cwd=ROOT,
         env={**inherited, **variables},
         stdout=asyncio.subprocess.PIPE,
@@ -103,7 +108,13 @@ async def versions_of_what_agents_share(kube: KubeClient) -> list[str]:
 
 @pytest.mark.kube
 @pytest.mark.postgres
-async def test_ended_midway_it_removes_all_that_it_made_and_no_more(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "background"),
+    [(signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGHUP, False)],
+)
+async def test_ended_midway_it_removes_all_that_it_made_and_no_more(
+    number: signal.Signals, background: bool, tmp_path: Path
+) -> None:
     """In a cluster that knows no Work, and where nobody runs a build."""
     stand_in = files("brokkr.local.build_runner") / "crds.yaml"
     crds = [each for each in yaml.safe_load_all(stand_in.read_text()) if each]
@@ -115,15 +126,15 @@ async def test_ended_midway_it_removes_all_that_it_made_and_no_more(tmp_path: Pa
         before = await everything(kube)
         nowhere = "127.0.0.1:1"
         variables = variables_for(plane.kubeconfig, registry=nowhere, git_url=f"http://{nowhere}")
-        async with the_suite(variables, tmp_path) as process:
+        async with the_suite(variables, tmp_path, background=background) as process:
 
             async def has_begun() -> bool:
                 assert process.returncode is None
                 return bool((await kube.list(BUILDS, None))[0])
 
             await eventually(has_begun, within=60)
-            process.send_signal(signal.SIGTERM)
-            await process.communicate()
+            process.send_signal(number)
+            await asyncio.wait_for(process.communicate(), timeout=60)
 
         assert process.returncode == 2  # pytest's word for interrupted
         assert await everything(kube) == before

@@ -159,13 +159,15 @@ async def run_step(tmp_path: Path) -> RunStep:
         "BUILDAH_ISOLATION": "chroot",
     }
 
-    def run(file: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        file: Path, *arguments: str, programs: Path | None = None
+    ) -> subprocess.CompletedProcess[str]:
         (step,) = the_strategy(file).spec.steps
         script = step.args[1].replace("$(results.", f"{tmp_path}/").replace(".path)", "")
         return subprocess.run(
             ["bash", "-c", script, "--", *arguments],
             cwd=tmp_path,
-            env=environment,
+            env=environment | ({"PATH": f"{programs}:{os.environ['PATH']}"} if programs else {}),
             capture_output=True,
             text=True,
             check=False,
@@ -202,3 +204,58 @@ def test_what_is_missing_is_told_in_a_word_that_the_agent_knows(
     assert built.returncode == 1
     assert (tmp_path / "shp-error-reason").read_text() == reason
     assert any(reason in row.reasons for row in TABLE)
+
+
+MAPPED = "0 1000 1\n1 100000 65536"
+UNMAPPED = "0 1000 1"
+
+
+def an_image(folder: Path, *, setuid: str = "", uids: str = MAPPED, gids: str = MAPPED) -> Path:
+    """Make the programs that the image of a strategy has for user 1000, in a folder."""
+    folder.mkdir()
+    maps = f'case "$3" in */uid_map) echo "{uids}";; */gid_map) echo "{gids}";; esac'
+    programs = {
+        "id": "echo 1000",
+        "buildah": f'case "$1" in unshare) {maps};; *) exit 7;; esac',
+        "newuidmap": "exit 1",
+        "newgidmap": "exit 1",
+    }
+    for name, script in programs.items():
+        path = folder / name
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o4755 if name == setuid else 0o755)
+    return folder
+
+
+@pytest.mark.build
+@pytest.mark.parametrize(
+    ("image", "missing"),
+    [
+        ({"setuid": "newuidmap"}, ("newuidmap is setuid", "cap_setuid+ep")),
+        ({"setuid": "newgidmap"}, ("newgidmap is setuid", "cap_setgid+ep")),
+        ({"uids": UNMAPPED}, ("newuidmap needs", "cap_setuid+ep", "/etc/subuid")),
+        ({"gids": UNMAPPED}, ("newgidmap needs", "cap_setgid+ep", "/etc/subgid")),
+        ({"gids": ""}, ("newgidmap needs", "cap_setgid+ep", "/etc/subgid")),
+    ],
+)
+def test_an_image_that_cannot_map_ids_is_told_so_before_it_builds(
+    image: dict[str, str], missing: tuple[str, ...], run_step: RunStep, tmp_path: Path
+) -> None:
+    programs = an_image(tmp_path / "programs", **image)
+    rootless = FOLDER / "buildah-rootless.yaml"
+    built = run_step(rootless, "source", "Dockerfile", f"{tmp_path}/image", programs=programs)
+
+    assert built.returncode == 1
+    assert (tmp_path / "shp-error-reason").read_text() == "StrategyImageUnfit"
+    message = (tmp_path / "shp-error-message").read_text()
+    assert all(each in message for each in missing), message
+    assert any("StrategyImageUnfit" in row.reasons for row in TABLE)
+
+
+@pytest.mark.build
+def test_an_image_that_maps_ids_goes_on_to_build(run_step: RunStep, tmp_path: Path) -> None:
+    programs = an_image(tmp_path / "programs")
+    rootless = FOLDER / "buildah-rootless.yaml"
+    built = run_step(rootless, "source", "Dockerfile", f"{tmp_path}/image", programs=programs)
+
+    assert built.returncode == 7  # what this buildah says to a build

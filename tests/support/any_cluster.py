@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final, Self
 
 import pytest
@@ -196,7 +197,7 @@ class Stand:
                 "strategy": {"kind": "ClusterBuildStrategy", "name": self.place.strategy},
                 "paramValues": [
                     {"name": "dockerfile", "value": dockerfile},
-                    {"name": "build-args", "values": [{"value": each} for each in build_args]},
+                    *_array("build-args", build_args),
                 ],
                 "output": _without_none({**target, **(output or {})}),
             },
@@ -259,6 +260,11 @@ class Stand:
         return await eventually(runs, within=BUILD_WITHIN)
 
 
+def _array(name: str, values: Sequence[str]) -> list[Manifest]:
+    """Make a parameter's value; none for an empty array, which Tekton refuses."""
+    return [{"name": name, "values": [{"value": each} for each in values]}] if values else []
+
+
 def reason_of(build_run: Manifest) -> str | None:
     """Return the reason of a BuildRun's condition."""
     conditions = build_run.get("status", {}).get("conditions") or [{}]
@@ -305,7 +311,7 @@ async def stand(
     """A broker and two agents for a cluster, each agent with a namespace of its own."""
     folder = tmp_path_factory.mktemp("stand")
     run = f"brokkr-test-{secrets.token_hex(4)}"
-    with _sigterm_as_sigint():
+    with _told_to_end():
         async with (
             fresh_database(postgres_server) as database_url,
             a_broker(folder, database_url, port=free_port()) as (broker_url, _),
@@ -341,13 +347,23 @@ async def stand(
 
 
 @contextmanager
-def _sigterm_as_sigint() -> Iterator[None]:
-    """Clean up also when told to end by SIGTERM, of which pytest knows nothing."""
-    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+def _told_to_end() -> Iterator[None]:
+    """Clean up also after SIGTERM and SIGHUP, of which pytest knows nothing."""
+    numbers = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup does
+        numbers.append(signal.SIGHUP)
+    before = {each: signal.signal(each, _interrupt) for each in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def _interrupt(_number: int, frame: FrameType | None) -> None:
+    """Do what SIGINT does, or would do: a script's background jobs have it ignored."""
+    handler = signal.getsignal(signal.SIGINT)
+    (handler if callable(handler) else signal.default_int_handler)(signal.SIGINT, frame)
 
 
 @asynccontextmanager

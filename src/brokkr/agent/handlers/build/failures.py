@@ -160,7 +160,7 @@ TABLE: Final = (
         name="OutOfMemory",
         reasons=("StepOutOfMemory", "StepOOM", "SidecarOOM", "InitContainerOOM"),
         retry=Retry.NEVER,
-        why="the same limit is reached again; raise it with stepResources",
+        why="the same limit is reached again; raise it with spec.strategy.stepResources",
     ),
     Row(
         name="VulnerabilitiesFound",
@@ -345,6 +345,12 @@ TABLE: Final = (
         reasons=("ContextDirNotFound", "DockerfileNotFound", "InvalidParameterValue"),
         retry=Retry.NEVER,
         why="the same source and parameters give the same answer",
+    ),
+    Row(
+        name="StrategyUnfit",
+        reasons=("StrategyImageUnfit",),
+        retry=Retry.NEVER,
+        why="the image of the build strategy lacks something: see how to install a build strategy",
     ),
     Row(
         name="RegistryRefused",

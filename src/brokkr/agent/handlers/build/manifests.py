@@ -22,6 +22,15 @@ The templates given here have passed :func:`brokkr.work.template.check_template`
 # BuildRuns are kept has nothing to count where each Build has one, and
 # ``atBuildDeletion`` would tie the BuildRun to an object that may go first.
 #
+# Note [An empty array is the strategy's default]
+#
+# Shipwright makes a null parameter of ``values: []``, and Tekton's webhook refuses the TaskRun
+# for ever: the BuildRun gets no condition, and no timeout runs.  So the empty list is left out
+# of what is created.  The parameter stays, without a value: so a BuildRun can still take back
+# what the Build gave.  Then the strategy's default counts, or Shipwright says that the value
+# is missing.  For Shipwright an empty list and none are the same: its own clients send none,
+# and ``status.buildSpec`` shows none.
+#
 # Note [A build ends]
 #
 # A timeout of zero is none at all in Tekton, and what cannot be read is refused by the API
@@ -33,7 +42,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from brokkr.agent.handlers.attempt_objects import attempt_metadata
-from brokkr.agent.handlers.build.reading import part_of
+from brokkr.agent.handlers.build.reading import part_of, parts_of
 from brokkr.work.durations import parse_duration, render_duration
 from brokkr.work.errors import InvalidWork
 from brokkr.work.model import Manifest, Work
@@ -88,6 +97,7 @@ def render_build(work: Work, attempt: int, defaults: BuildDefaults) -> Manifest:
     spec = {key: value for key, value in build["spec"].items() if key != "retention"}
     if attempt <= work.max_retries:
         spec = _keep_bundle(spec)
+    spec = _without_empty_arrays(spec)
     name = attempt_name(work.name, attempt)
     return {**build, "metadata": _metadata(build, work, attempt, name=name), "spec": spec}
 
@@ -102,7 +112,7 @@ def render_build_run(work: Work, attempt: int, defaults: BuildDefaults) -> Manif
     build_spec = _document(work, "Build")["spec"]
     run = _document(work, "BuildRun")
     name = attempt_name(work.name, attempt)
-    spec = {**run.get("spec", {}), "build": {"name": name}}
+    spec = _without_empty_arrays({**run.get("spec", {}), "build": {"name": name}})
     if spec.get("serviceAccount") is None and defaults.service_account is not None:
         spec["serviceAccount"] = defaults.service_account
     if spec.get("timeout") is None and build_spec.get("timeout") is None:
@@ -164,6 +174,19 @@ def _keep_bundle(spec: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(artifact, Mapping) or artifact.get("prune") != "AfterPull":
         return spec
     return {**spec, "source": {**source, "ociArtifact": {**artifact, "prune": "Never"}}}
+
+
+def _without_empty_arrays(spec: dict[str, Any]) -> dict[str, Any]:
+    """See Note [An empty array is the strategy's default]."""
+    if not any("values" in each for each in parts_of(spec, "paramValues")):
+        return spec
+    return {**spec, "paramValues": [_without_empty_array(each) for each in spec["paramValues"]]}
+
+
+def _without_empty_array(parameter: Any) -> Any:
+    if not isinstance(parameter, Mapping) or parameter.get("values") != []:
+        return parameter
+    return {key: value for key, value in parameter.items() if key != "values"}
 
 
 def _timeout(given: Any, defaults: BuildDefaults) -> timedelta | None:

@@ -370,3 +370,23 @@ def test_the_examples_for_several_platforms_can_be_submitted(example: str) -> No
     build = render_build(a_work(template=template), 1, DEFAULTS)
 
     assert "platforms" not in build["spec"]["output"]
+
+
+EMPTY: Manifest = {"name": "build-args", "values": []}
+FULL: Manifest = {"name": "build-args", "values": [{"value": "A=1"}]}
+
+
+def test_an_empty_array_is_left_out_and_its_parameter_is_not() -> None:
+    """Tekton would refuse the TaskRun for ever, and nobody would be told."""
+    file: Manifest = {"name": "dockerfile", "value": "Dockerfile"}
+    template = a_list(
+        a_build(spec={"paramValues": [file, FULL]}),
+        a_build_run(spec={"paramValues": [EMPTY]}),
+    )
+    # The BuildRun's parameter still takes back what the Build gives.
+    assert run_of(template)["paramValues"] == [{"name": "build-args"}]
+
+    work = a_work(template=a_build(spec={"paramValues": [file, EMPTY]}))
+    assert render_build(work, 1, DEFAULTS)["spec"]["paramValues"] == [file, {"name": "build-args"}]
+    work = a_work(template=template)
+    assert render_build(work, 1, DEFAULTS)["spec"]["paramValues"] == [file, FULL]
