@@ -120,6 +120,7 @@ class _Told:
             "claimed": ("PENDING", "CLAIMED"),
             "lease_lost": ("CLAIMED", "PENDING"),
             "released": ("CLAIMED", "PENDING"),
+            "unworkable": ("CLAIMED", "PENDING"),
             "handed_off": ("CLAIMED", "PENDING"),
             "lease_revived": ("PENDING", "CLAIMED"),
         }[event.kind]
@@ -128,9 +129,10 @@ class _Told:
             case "claimed":
                 self.rounds += 1
                 self._claim = claim
-            case "lease_lost" | "released" | "handed_off":
+            case "lease_lost" | "released" | "unworkable" | "handed_off":
                 possible = possible and claim == self._claim
-                self._lapsed = claim if event.kind == "lease_lost" else None
+                is_revivable = event.kind in ("lease_lost", "unworkable")
+                self._lapsed = claim if is_revivable else None
             case "lease_revived":
                 possible = possible and claim == self._lapsed
             case _:
@@ -200,7 +202,8 @@ def forbidden_overlaps(
     """
     Say which executions of one Work run at once, and may not even for a moment.
 
-    Two of one claim never may.  Two of different claims may, if the older one's lease was lost.
+    Two of one claim never may.  Two of different claims may, if the older one's lease was lost,
+    or its agent could not work on it.
 
     Args:
         executions: Of all clusters, seen at one moment.
@@ -217,10 +220,12 @@ def forbidden_overlaps(
             wrong.append(f"Work {work_id} is executed twice for one claim: {names}")
         history = histories.get(work_id)
         ends = {each.round: each.ended_as for each in history.claims} if history else {}
+        events = history.events if history else ()
+        lapsed = {each.detail.get("round") for each in events if each.kind == "unworkable"}
         wrong += [
             f"Work {work_id} is executed twice, and round {n} has ended as {ends[n]}: {names}"
             for n in rounds
-            if n < max(rounds) and ends.get(n) != "lease_lost"
+            if n < max(rounds) and ends.get(n) != "lease_lost" and n not in lapsed
         ]
     return wrong
 

@@ -186,13 +186,29 @@ class Queue:
         body = ReleaseWork(claim_id=claim.claim_id, reason=reason, delay_seconds=delay_seconds)
         async with transaction(self.pool) as db:
             return await work_queue.release_work(
-                db, claim.work_id, body, actor=holder(by).actor, by=holder(by)
+                db,
+                claim.work_id,
+                body,
+                actor=holder(by).actor,
+                by=holder(by),
+                policy=self.policy,
+            )
+
+    async def unworkable(
+        self, claim: ClaimedWork, by: AgentBody, reason: str = "unreachable"
+    ) -> GivenBack:
+        """Give a Work back as an agent does that cannot work."""
+        async with transaction(self.pool) as db:
+            return await work_queue.give_back_unworkable(
+                db, {claim.claim_id: reason}, by=holder(by), policy=self.policy
             )
 
     async def order_release(self, work_id: UUID) -> GivenBack:
         """Release as an operator does."""
         async with transaction(self.pool) as db:
-            return await work_queue.release_work(db, work_id, ReleaseWork(), actor="admin:test")
+            return await work_queue.release_work(
+                db, work_id, ReleaseWork(), actor="admin:test", policy=self.policy
+            )
 
     async def requeue(self, work_id: UUID) -> None:
         async with transaction(self.pool) as db:

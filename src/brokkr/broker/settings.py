@@ -114,10 +114,14 @@ class BrokerSettings(_Section):
     )
     handoff_base_delay_seconds: Annotated[float, Field(ge=0, le=86400)] = Field(
         default=10,
-        description="The first hand-off of a Work waits this long, each further one twice as long.",
+        description="Wait before the first hand-off of a Work, in seconds; it doubles with each "
+        "one. Also the wait after the second agent in a row has given a Work back because it "
+        "cannot work in its cluster.",
     )
     handoff_max_delay_seconds: Annotated[float, Field(ge=0, le=86400)] = Field(
-        default=600, description="No hand-off waits longer than this."
+        default=600,
+        description="Longest such wait, in seconds; also the wait of a Work that all its agents "
+        "have given back because they cannot work in their clusters.",
     )
     admin_key: SecretStr | None = Field(
         default=None,

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import suppress
+from datetime import timedelta
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
@@ -41,6 +42,8 @@ from brokkr.wire.bodies import (
 from brokkr.work.errors import BrokkrError
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+
+_LONGEST_SECONDS = 365 * 86400
 
 Pairs = list[str] | None
 Name = Annotated[str, typer.Argument(metavar="AGENT", help="Its name or id.")]
@@ -265,13 +268,15 @@ def _table(agents: list[AgentBody]) -> str:
 
 def _facts(agent: AgentBody) -> list[tuple[str, str]]:
     known = agent.capabilities or Capabilities(types=[])
-    unavailable = sorted(known.unavailable.items())
+    # What keeps it from all work is said once.
+    unavailable = [] if known.unable else sorted(known.unavailable.items())
     return [
         ("name", agent.name),
         ("id", str(agent.id)),
         ("cluster", agent.cluster_name),
         ("labels", render_pairs(agent.labels)),
         ("annotations", render_pairs(agent.annotations)),
+        ("unable", _unable(agent)),
         ("work types", _types(agent)),
         *((f"{each} unavailable", why or "no reason given") for each, why in unavailable),
         ("strategies", ", ".join(known.strategies)),
@@ -288,8 +293,19 @@ def _types(agent: AgentBody, *, marked: bool = False) -> str:
     """Render what it can execute; ``marked``, also what it cannot execute now."""
     known = agent.capabilities or Capabilities(types=[])
     able = [each for each in known.types if each not in known.unavailable]
-    unable = [f"{each} (unavailable)" for each in sorted(known.unavailable)] if marked else []
+    why = f"unable: {known.unable.reason}" if known.unable else "unavailable"
+    unable = [f"{each} ({why})" for each in sorted(known.unavailable)] if marked else []
     return ",".join([*able, *unable])
+
+
+def _unable(agent: AgentBody) -> str:
+    """Say since when and why it cannot work in its cluster; nothing if it can."""
+    unable = agent.capabilities and agent.capabilities.unable
+    if not unable:
+        return ""
+    seconds = timedelta(seconds=min(unable.seconds, _LONGEST_SECONDS))
+    since = agent.last_seen_at and render_time(agent.last_seen_at - seconds)
+    return f"{unable.cause} (since {since})" if since else unable.cause
 
 
 def _free(agent: AgentBody) -> str:

@@ -112,6 +112,9 @@ _WORDS: Final[Mapping[str, Callable[[WorkEvent], str]]] = MappingProxyType(
         ),
         "lease_revived": lambda event: f"{_who(event)} is back, and goes on",
         "released": _released,
+        "unworkable": lambda event: (
+            f"queued again: {_who(event)} cannot work on it{_why(event)}{_not_before(event)}"
+        ),
         "handed_off": lambda event: f"handed on by {_who(event)}{_why(event)}{_not_before(event)}",
         "cancel_requested": lambda _: "cancel requested",
         "requeued": _requeued,

@@ -11,7 +11,7 @@ would cost more than the body.
 import json
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 from uuid import UUID
 
 from pydantic import (
@@ -33,6 +33,11 @@ MAX_STEP = 100
 MAX_RETRIES_TOLD = 1000
 MAX_WAIT_SECONDS = 60
 MAX_BATCH = 100
+
+UNWORKABLE: Final = "unworkable"
+"""The feature of a broker that understands :attr:`Heartbeat.unworkable`."""
+UNABLE_PREFIX: Final = "unable: "
+"""How the reason of a release begins if the agent cannot work, whatever the Work is."""
 
 Words = Annotated[
     str,
@@ -434,6 +439,21 @@ class Capacity(Answer):
     free: Annotated[int, Field(ge=0, le=100_000)]
 
 
+class Unable(Answer):
+    """Why an agent can execute nothing at all.
+
+    Attributes:
+        reason: One word: ``unreachable``, ``unauthorized``, ``forbidden``, and so on.
+        cause: The same in a sentence.
+    """
+
+    reason: Annotated[str, Field(max_length=50)]
+    cause: Reason
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+        description="For how long, as of the agent's last heartbeat."
+    )
+
+
 class Capabilities(Answer):
     """What an agent can execute."""
 
@@ -444,6 +464,11 @@ class Capabilities(Answer):
         default={},
         description="By type, why it cannot execute now what it could otherwise; "
         "it is offered none of that.",
+    )
+    unable: Unable | None = Field(
+        default=None,
+        description="Why it cannot work in its cluster at all; null if it can. "
+        "All its types are unavailable then.",
     )
     strategies: Annotated[
         list[Annotated[str, Field(max_length=320)]], Field(max_length=200, fail_fast=True)
@@ -491,10 +516,15 @@ class Heartbeat(Request):
     Attributes:
         incarnation: A new random id for each process.  The one that the broker heard of
             last is the agent; an older one is told ``agent_superseded``.
+        unworkable: Claims that the agent cannot work on, by id, each with the reason.  The
+            Work is given back without counting as lost.  Until another agent has claimed
+            it, the agent revives its claim by listing it in ``claims`` again.  Only for
+            brokers with the feature ``unworkable``.
     """
 
     incarnation: UUID
     claims: Annotated[list[UUID], Field(max_length=10_000, fail_fast=True)] = []
+    unworkable: Annotated[dict[UUID, Reason], Field(max_length=1000)] = {}
     capacity: Capacity | None = None
     capabilities: Capabilities | None = None
 

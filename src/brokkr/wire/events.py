@@ -25,8 +25,8 @@ class WorkEvent(BaseModel):
     at: datetime
     kind: str = Field(
         description="submitted, claimed, progress, attempt_failed, lease_lost, lease_revived, "
-        "released, handed_off, cancel_requested, completed, cancelled, expired, quarantined "
-        "or requeued."
+        "released, unworkable, handed_off, cancel_requested, completed, cancelled, expired, "
+        "quarantined or requeued."
     )
     actor: str = Field(
         description="Whose doing it was: admin, viewer, generator or agent with a name, as "

@@ -62,6 +62,7 @@ class Candidate:
     Attributes:
         types: The work types that it can execute; None if it did not say.
         unavailable: Those that it supports and cannot execute now, and why.
+        unable: Why it cannot work in its cluster at all; None if it can.
         free: How many more Works it would take; None if it did not say.
         is_left_out: Whether it has had the Work, and others are to have it now.
     """
@@ -69,6 +70,7 @@ class Candidate:
     agent: Selectable
     types: frozenset[str] | None = None
     unavailable: Mapping[str, str] = field(default_factory=dict)
+    unable: str | None = None
     free: int | None = None
     drained_at: datetime | None = None
     last_seen_at: datetime | None = None
@@ -123,6 +125,11 @@ def standing_of(
             "was never heard of" if seen is None else f"was not heard of since {render_time(seen)}"
         )
         return Standing(rule=Rule.NOT_SEEN, sentence=since)
+    if candidate.unable is not None:
+        return Standing(
+            rule=Rule.TYPE_UNAVAILABLE,
+            sentence=f"cannot work in its cluster: {candidate.unable}",
+        )
     if work_type in candidate.unavailable:
         why = candidate.unavailable[work_type]
         return Standing(

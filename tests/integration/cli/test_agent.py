@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from brokkr.client import BrokerClient
-from brokkr.wire.bodies import Capabilities, Capacity, Heartbeat
+from brokkr.wire.bodies import Capabilities, Capacity, Heartbeat, Unable
 from support.broker import RunningBroker
 from support.command_line import CommandLine
 
@@ -116,6 +116,28 @@ async def test_what_an_agent_cannot_execute_now_is_marked_and_said_with_its_reas
     }
     assert facts | expected == facts
     assert re.split(r"  +", listed.splitlines()[1])[4] == "test,build (unavailable)"
+
+
+async def test_an_agent_that_cannot_work_in_its_cluster_is_shown_with_the_cause(
+    brokkr: CommandLine, broker: RunningBroker
+) -> None:
+    created = json.loads((await brokkr("agent", "create", "edge-1", "-o", "json")).out)
+    cause = "cannot create works.brokkr.io in namespace builds"
+    capabilities = Capabilities(
+        types=[],
+        unavailable={"build": f"the agent cannot work in its cluster: {cause}"},
+        unable=Unable(reason="forbidden", cause=cause, seconds=90),
+    )
+    beat = Heartbeat(incarnation=uuid4(), capabilities=capabilities)
+    async with BrokerClient(broker.url, created["key"]) as client:
+        await client.heartbeat(created["id"], beat)
+
+    shown = (await brokkr("agent", "get", "edge-1")).out
+    listed = (await brokkr("agent", "list")).out
+
+    assert re.search(rf"^unable +{cause} \(since 20.*\)$", shown, re.MULTILINE)
+    assert "build unavailable" not in shown
+    assert re.split(r"  +", listed.splitlines()[1])[4] == "build (unable: forbidden)"
 
 
 async def test_an_agent_is_drained_and_undrained(brokkr: CommandLine) -> None:

@@ -72,6 +72,10 @@ def a_work(status: WorkState = WorkState.PENDING, **fields: Any) -> WorkBody:
             an_event("handed_off", message="no disk", not_before=LATER),
             "handed on by edge-1: no disk; not before 2026-01-02 03:04:10Z",
         ),
+        (
+            an_event("unworkable", message="unable: it does not answer"),
+            "queued again: edge-1 cannot work on it: unable: it does not answer",
+        ),
         (an_event("cancel_requested", actor="admin:k"), "cancel requested"),
         (an_event("completed", outcome="succeeded", message="built"), "succeeded"),
         (an_event("completed", outcome="failed", message="no git"), "failed: no git"),

@@ -8,10 +8,11 @@ from brokkr.broker.api.call import Call
 from brokkr.broker.api.claims import claim_body
 from brokkr.broker.api.state import Broker
 from brokkr.broker.api.work import Limit
-from brokkr.broker.db import agents, claims
+from brokkr.broker.db import agents, claims, work_queue
 from brokkr.broker.db.keys import Role
 from brokkr.broker.db.pool import transaction
 from brokkr.wire.bodies import (
+    UNWORKABLE,
     AgentBody,
     AgentPage,
     Heartbeat,
@@ -112,10 +113,19 @@ async def heartbeat(call: Call, ref: str, body: Heartbeat) -> HeartbeatAnswer:
         held = await claims.list_held_claims(db, agent_id=agent.id) if touched.is_first else None
     if touched.has_other_types:
         broker.dispatcher.announce_agents([agent.id])
+    if body.unworkable:
+        # In a transaction of its own: the selectors' lock is taken before an agent's row.
+        async with transaction(broker.pool) as db:
+            given = await work_queue.give_back_unworkable(
+                db, body.unworkable, by=agent, policy=broker.handoff_policy
+            )
+        broker.dispatcher.announce(given.lanes)
+        broker.metrics.count_outcomes(given.outcomes)
     kept = {each.claim_id for each in renewed}
     return HeartbeatAnswer(
         broker=str(broker.id),
         renewed=renewed,
         lost=[claim_id for claim_id in body.claims if claim_id not in kept],
         held=None if held is None else [claim_body(each, agent, broker) for each in held],
+        features=[UNWORKABLE],
     )

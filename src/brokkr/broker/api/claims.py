@@ -20,7 +20,7 @@ from brokkr.broker.api.work import Limit
 from brokkr.broker.db import claims, work_queue
 from brokkr.broker.db.claims import ClaimedWork
 from brokkr.broker.db.pool import autocommit, transaction
-from brokkr.broker.db.work_queue import Completed, HandOffPolicy
+from brokkr.broker.db.work_queue import Completed
 from brokkr.wire.bodies import (
     MAX_WAIT_SECONDS,
     BatchAnswer,
@@ -161,13 +161,11 @@ def _report_of(item: dict[str, Any], *, field: str) -> CompleteOne | InvalidInpu
 async def _complete(
     call: Call, reports: Sequence[CompleteOne]
 ) -> list[Completed | WorkNotFound | ClaimLost]:
-    broker, settings = call.broker, call.broker.settings
-    policy = HandOffPolicy(
-        base=timedelta(seconds=settings.handoff_base_delay_seconds),
-        cap=timedelta(seconds=settings.handoff_max_delay_seconds),
-    )
+    broker = call.broker
     async with autocommit(broker.pool) as db:
-        answers = await work_queue.complete_work(db, reports, by=call.agent, policy=policy)
+        answers = await work_queue.complete_work(
+            db, reports, by=call.agent, policy=broker.handoff_policy
+        )
     done = [each for each in answers if isinstance(each, Completed)]
     broker.metrics.count_outcomes(each.outcome for each in done if each.outcome)
     broker.metrics.handoffs.inc(sum(each.is_handed_on for each in done))

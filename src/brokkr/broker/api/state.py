@@ -2,12 +2,14 @@
 
 import asyncio
 from dataclasses import dataclass, field
+from datetime import timedelta
 from uuid import UUID
 
 from fastapi import Request
 
 from brokkr.broker.db.callers import Callers
 from brokkr.broker.db.pool import Pool
+from brokkr.broker.db.work_queue import HandOffPolicy
 from brokkr.broker.dispatch import Dispatcher
 from brokkr.broker.followers import Followers
 from brokkr.broker.metrics import Metrics
@@ -63,6 +65,14 @@ class Broker:
             DatabaseUnavailable: It has not been seen yet.
         """
         return self._seen().pool
+
+    @property
+    def handoff_policy(self) -> HandOffPolicy:
+        """Return how long Work waits that is handed on or given back."""
+        return HandOffPolicy(
+            base=timedelta(seconds=self.settings.handoff_base_delay_seconds),
+            cap=timedelta(seconds=self.settings.handoff_max_delay_seconds),
+        )
 
     def _seen(self) -> Database:
         if self.database is None:

@@ -199,7 +199,14 @@ async def release_work(call: Call, work_id: UUID, body: ReleaseWork) -> WorkBody
     if by is not None and body.claim_id is None:
         raise InvalidWork("claim_id", "an agent gives back what it holds: say which claim")
     async with transaction(broker.pool) as db:
-        given = await work_queue.release_work(db, work_id, body, actor=call.caller.actor, by=by)
+        given = await work_queue.release_work(
+            db,
+            work_id,
+            body,
+            actor=call.caller.actor,
+            by=by,
+            policy=broker.handoff_policy,
+        )
         work = await execution_log.get_work(db, work_id)
     broker.metrics.count_outcomes(given.outcomes)
     broker.dispatcher.announce(given.lanes)

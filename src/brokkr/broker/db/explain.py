@@ -17,8 +17,8 @@ import asyncpg
 
 from brokkr.broker.db.execution_log import get_work
 from brokkr.broker.db.pool import Connection
-from brokkr.broker.db.statements import fetch_all, fetch_one
-from brokkr.wire.bodies import TargetBody, WorkBody, WorkState
+from brokkr.broker.db.statements import fetch_all, fetch_one, fetch_value
+from brokkr.wire.bodies import UNABLE_PREFIX, TargetBody, WorkBody, WorkState
 from brokkr.wire.explain import AgentStanding, Counted, Explanation, UnmetTermBody, Waiting
 from brokkr.work.errors import AgentNotFound
 from brokkr.work.explain import (
@@ -53,23 +53,30 @@ async def explain_work(db: Connection, work: WorkBody, *, agent: str | None = No
     work = work.model_copy(update={"resource": None})
     place = None
     if work.status is WorkState.PENDING:
-        place = await fetch_one(db, "find_pending_work", work_id=work.id, limit=_COUNTED_AHEAD)
+        place = await fetch_one(
+            db,
+            "find_pending_work",
+            work_id=work.id,
+            limit=_COUNTED_AHEAD,
+            prefix=UNABLE_PREFIX,
+        )
         if place is None:  # it was claimed, or ended, since it was read
             work = (await get_work(db, work.id)).model_copy(update={"resource": None})
     if place is None:
-        return Explanation(work=work, summary=_summary_of(work))
+        return Explanation(work=work, summary=await _summary_of(db, work))
     survey = await _survey(db, place, work_type=work.work_type, agent=agent)
     if agent is not None and not survey.shown:
         raise AgentNotFound(agent)
     not_due = None if place["is_due"] else place["not_before"]
     because = None if not_due is None else "delay" if place["round"] == 0 else "backoff"
+    why = _last_holder(place["unable"]) or because
     ahead = _counted(place["ahead"])
     return Explanation(
         work=work,
         summary=summary_of(
             survey.counts,
             work_type=work.work_type,
-            not_due=not_due and f"until {render_time(not_due)} ({because})",
+            not_due=not_due and f"until {render_time(not_due)} ({why})",
             ahead=_words(ahead),
         ),
         could_ever=could_ever(survey.counts),
@@ -123,6 +130,7 @@ def _candidate(row: asyncpg.Record, excluded: Iterable[UUID]) -> Candidate:
         ),
         types=None if types is None else frozenset(types),
         unavailable=capabilities.get("unavailable", {}),
+        unable=(capabilities.get("unable") or {}).get("cause"),
         free=(row["capacity"] or {}).get("free"),
         drained_at=row["drained_at"],
         last_seen_at=row["last_seen_at"],
@@ -171,13 +179,17 @@ def _counted(count: int) -> Counted:
     return Counted(count=count, is_exact=count < _COUNTED_AHEAD)
 
 
+def _last_holder(unable: str | None) -> str | None:
+    return unable and f"its last agent could not work: {unable.removeprefix(UNABLE_PREFIX)}"
+
+
 def _words(ahead: Counted) -> str | None:
     if not ahead.is_exact:
         return f"{ahead.count} or more"
     return str(ahead.count) if ahead.count else None
 
 
-def _summary_of(work: WorkBody) -> str:
+async def _summary_of(db: Connection, work: WorkBody) -> str:
     """Sum up where a Work is that is not pending, or was claimed this moment."""
     message = f": {work.result_message}" if work.result_message else ""
     if work.status.is_finished:
@@ -191,6 +203,9 @@ def _summary_of(work: WorkBody) -> str:
         step = f", step {work.progress.step}" if work.progress.step else ""
         doing = f"{work.progress.phase.lower()}{step}"
         parts.append(f"attempt {work.progress.attempt} is {doing}{said}")
+    unable = await fetch_value(db, "find_cause_of_inability", agent_id=work.claimed_by)
+    if unable is not None:
+        parts.append(f"the agent cannot work in its cluster: {unable}")
     if work.cancel_requested_at is not None:
         parts.append("its cancel was requested")
     return "; ".join(parts) + "."

@@ -24,7 +24,7 @@ from brokkr.broker.db.claims import Holder, explain_refusal
 from brokkr.broker.db.pool import Connection
 from brokkr.broker.db.selectors import prefer_others
 from brokkr.broker.db.statements import fetch_all, fetch_one, fetch_value
-from brokkr.wire.bodies import CompleteOne, ReleaseWork, WorkBody, WorkState
+from brokkr.wire.bodies import UNABLE_PREFIX, CompleteOne, ReleaseWork, WorkBody, WorkState
 from brokkr.work.errors import (
     ClaimLost,
     PayloadPruned,
@@ -36,7 +36,8 @@ from brokkr.work.errors import (
 
 BROKER: Final = "broker"
 """How the audit trail names what nobody asked for."""
-
+_FEWEST_BEFORE_REST: Final = 2
+"""The number of releases from which on they cost time, also with a single agent."""
 
 _Claim: TypeAlias = tuple[UUID, UUID]
 """A Work, and which claim on it."""
@@ -75,7 +76,11 @@ class GivenBack:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandOffPolicy:
-    """How long a handed-off Work waits: ``base * 2^handoffs``, and no longer than ``cap``."""
+    """
+    How long a Work waits until another agent may have it.
+
+    After a hand-off ``base * 2^handoffs``, and no longer than ``cap``.
+    """
 
     base: timedelta = timedelta(seconds=10)
     cap: timedelta = timedelta(minutes=10)
@@ -83,6 +88,20 @@ class HandOffPolicy:
     def delay(self, handoffs: int) -> timedelta:
         """Return the wait after so many hand-offs before this one."""
         return min(self.cap, self.base * float(2 ** min(handoffs, 30)))
+
+    def rest(self, releases: int, *, agents: int) -> timedelta:
+        """
+        Return the wait after agents have given a Work back because they cannot work.
+
+        The first release costs no time.  When the Work has gone round all agents, it rests.
+
+        Args:
+            releases: How often in a row, this release included.
+            agents: How many agents the target of the Work selects.
+        """
+        if releases < _FEWEST_BEFORE_REST:
+            return timedelta(0)
+        return self.cap if releases >= agents else self.delay(releases - _FEWEST_BEFORE_REST)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,6 +236,8 @@ async def _hand_on(
         actor=actor,
         retries=report.retries,
         message=report.message,
+        kind=EndedAs.HANDED_OFF,
+        is_revivable=False,
     )
     selector = await prefer_others(db, report.work_id)
     answer = await fetch_value(db, "record_handoff_answer", claim_id=report.claim_id)
@@ -265,10 +286,18 @@ async def cancel_work(db: Connection, work_id: UUID, *, actor: str) -> bool:
 
 
 async def release_work(
-    db: Connection, work_id: UUID, body: ReleaseWork, *, actor: str, by: Holder | None = None
+    db: Connection,
+    work_id: UUID,
+    body: ReleaseWork,
+    *,
+    actor: str,
+    by: Holder | None = None,
+    policy: HandOffPolicy,
 ) -> GivenBack:
     """
     Give a Work back to the queue: its holder's doing, or an operator's order.
+
+    Agents that have not had it are preferred.
 
     Raises:
         WorkNotFound: It does not exist, or is not for this agent.
@@ -295,18 +324,60 @@ async def release_work(
             raise WorkNotHeld(work_id)
         if body.claim_id not in (None, work["claim_id"]):
             raise ClaimLost(work_id, work["status"])
+    delay = timedelta(seconds=body.delay_seconds)
+    if by is not None and body.reason.startswith(UNABLE_PREFIX):
+        delay = max(delay, await _rest(db, work_id, policy))
     given = await _give_back(
         db,
         [work],
         ended_as=EndedAs.RELEASED,
         actor=actor,
-        delay=timedelta(seconds=body.delay_seconds),
+        delay=delay,
         message=body.reason or None,
     )
-    if by is None or given.outcomes:
+    if given.outcomes:
         return given
     selector = await prefer_others(db, work_id)
     return GivenBack(lanes=[selector for _ in given.lanes])
+
+
+async def give_back_unworkable(
+    db: Connection, reasons: Mapping[UUID, str], *, by: Holder, policy: HandOffPolicy
+) -> GivenBack:
+    """
+    Give Works back that their holder cannot work on.
+
+    No claim counts as lost by it.  Until another agent has claimed the Work, the holder may
+    revive its claim, as after a lost lease: what it has begun may still go on.
+
+    Args:
+        reasons: Why, by the id of the claim; claims that are not held are left alone.
+    """
+    await fetch_value(db, "lock_selectors_shared")
+    rows = await fetch_all(db, "lock_listed_claims", claim_ids=list(reasons), agent_id=by.id)
+    lanes, outcomes = list[int](), list[str]()
+    for work in rows:
+        given = await _give_back(
+            db,
+            [work],
+            ended_as=EndedAs.RELEASED,
+            actor=by.actor,
+            delay=await _rest(db, work["id"], policy),
+            message=UNABLE_PREFIX + reasons[work["claim_id"]],
+            is_unworkable=True,
+        )
+        outcomes += given.outcomes
+        if not given.outcomes:
+            selector = await prefer_others(db, work["id"])
+            lanes += [selector for _ in given.lanes]
+    return GivenBack(lanes=lanes, outcomes=outcomes)
+
+
+async def _rest(db: Connection, work_id: UUID, policy: HandOffPolicy) -> timedelta:
+    """Return how long a Work waits whose holder, once more, cannot work."""
+    row = await fetch_one(db, "count_unable_releases", work_id=work_id, prefix=UNABLE_PREFIX)
+    assert row is not None
+    return policy.rest(row["releases"] + 1, agents=row["agents"])
 
 
 async def requeue_work(db: Connection, work_id: UUID, *, actor: str, reason: str) -> int:
@@ -456,6 +527,7 @@ async def _give_back(
     actor: str,
     delay: timedelta = timedelta(),
     message: str | None = None,
+    is_unworkable: bool = False,
 ) -> GivenBack:
     """Make locked Works PENDING again; or cancelled: Note [A cancel survives everything]."""
     held = list(held)
@@ -486,6 +558,8 @@ async def _give_back(
         actor=actor,
         retries=None,
         message=message,
+        kind="unworkable" if is_unworkable else ended_as,
+        is_revivable=is_unworkable or ended_as is EndedAs.LEASE_LOST,
     )
     return GivenBack(
         lanes=[row["selector_id"] for row in rows if row["is_due"]],

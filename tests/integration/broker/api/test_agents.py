@@ -186,6 +186,39 @@ async def test_the_first_heartbeat_of_a_process_brings_all_its_claims(served: Se
     assert second.held is None
 
 
+async def test_a_claim_that_an_agent_cannot_work_on_is_free_until_it_can(served: Served) -> None:
+    agent, client = await served.an_agent()
+    work_id = (await a_work(served)).id
+    claim = await client.claim_work(work_id, ClaimOne())
+    beat = Heartbeat(incarnation=uuid4(), claims=[claim.claim_id])
+    answer = await client.heartbeat(agent.id, beat)
+    assert "unworkable" in answer.features
+
+    told = beat.model_copy(update={"claims": [], "unworkable": {claim.claim_id: "no answer"}})
+    answer = await client.heartbeat(agent.id, told)
+    between = await served.admin.get_work(work_id)
+    back = await client.heartbeat(agent.id, beat)
+
+    assert (answer.renewed, answer.lost) == ([], [])
+    assert (between.status, between.lost_claims) == (WorkState.PENDING, 0)
+    assert [each.claim_id for each in back.renewed] == [claim.claim_id]
+
+
+async def test_a_superseded_process_gives_nothing_back(served: Served) -> None:
+    agent, client = await served.an_agent()
+    work_id = (await a_work(served)).id
+    claim = await client.claim_work(work_id, ClaimOne())
+    old = Heartbeat(incarnation=uuid4())
+    await client.heartbeat(agent.id, old)
+    await client.heartbeat(agent.id, Heartbeat(incarnation=uuid4()))
+
+    told = old.model_copy(update={"unworkable": {claim.claim_id: "no answer"}})
+    with pytest.raises(AgentSuperseded):
+        await client.heartbeat(agent.id, told)
+
+    assert (await served.admin.get_work(work_id)).status is WorkState.CLAIMED
+
+
 async def test_the_newest_process_of_an_agent_is_the_agent(served: Served) -> None:
     agent, client = await served.an_agent()
     older, newer = Heartbeat(incarnation=uuid4()), Heartbeat(incarnation=uuid4())

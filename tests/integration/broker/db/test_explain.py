@@ -1,5 +1,6 @@
 """Why a Work is where it is, as the database knows it."""
 
+import re
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
@@ -7,7 +8,8 @@ import pytest
 
 from brokkr.broker.db import agents, explain
 from brokkr.broker.db.pool import transaction
-from brokkr.wire.bodies import AgentBody, Capabilities, Capacity, Heartbeat
+from brokkr.broker.db.work_queue import HandOffPolicy
+from brokkr.wire.bodies import AgentBody, Capabilities, Capacity, Heartbeat, Unable
 from brokkr.wire.explain import Explanation, Waiting
 from brokkr.work.errors import AgentNotFound
 from brokkr.work.explain import Rule
@@ -54,6 +56,48 @@ async def a_ready_agent(queue: Queue, name: str, **labels: str) -> AgentBody:
     agent = await queue.an_agent(name, annotations=None, **labels)
     await beat(queue, agent)
     return agent
+
+
+async def test_it_is_explained_that_agents_cannot_work_in_their_clusters(queue: Queue) -> None:
+    agent = await a_ready_agent(queue, "edge-1")
+    claim = await queue.claim(await queue.submit(), by=agent)
+    cause = "the API server does not answer"
+    beat = Heartbeat(
+        incarnation=uuid4(),
+        capabilities=Capabilities(
+            types=[],
+            unavailable={"build": cause},
+            unable=Unable(reason="unreachable", cause=cause, seconds=1),
+        ),
+    )
+    async with transaction(queue.pool) as db:
+        await agents.touch_agent(db, agent.id, beat)
+    held = await explained(queue, claim.work_id)
+    queue.policy = HandOffPolicy(base=timedelta(minutes=1))
+    await queue.unworkable(claim, by=agent, reason=cause)
+    pending = await explained(queue, claim.work_id)
+
+    assert held.summary.endswith(f"the agent cannot work in its cluster: {cause}.")
+    assert pending.waiting is not None
+    assert pending.waiting.agents[0].sentence == f"cannot work in its cluster: {cause}"
+
+
+async def test_it_is_explained_why_a_work_rests_that_agents_could_not_work_on(
+    queue: Queue,
+) -> None:
+    queue.policy = HandOffPolicy(base=timedelta(minutes=1))
+    agent = await a_ready_agent(queue, "edge-1")
+    work_id = await queue.submit()
+    for _ in range(2):
+        await queue.unworkable(await queue.claim(work_id, by=agent), by=agent, reason="no answer")
+
+    found = await explained(queue, work_id)
+
+    assert re.fullmatch(
+        r"It waits until .* UTC \(its last agent could not work: no answer\); after that, "
+        "1 agent may claim it.",
+        found.summary,
+    )
 
 
 async def test_each_agent_is_kept_by_its_rule_and_the_nearest_come_first(queue: Queue) -> None:

@@ -108,6 +108,12 @@ async def _lock_held_work(db: Connection, attempt: Attempt) -> Rows:
     return await fetch_all(db, "lock_held_work", agent_id=attempt.by.id)
 
 
+async def _lock_listed_claims(db: Connection, attempt: Attempt) -> Rows:
+    return await fetch_all(
+        db, "lock_listed_claims", claim_ids=[attempt.claim_id], agent_id=attempt.by.id
+    )
+
+
 # -- situations ------------------------------------------------------------------------
 
 
@@ -216,6 +222,7 @@ GUARDED: Final[dict[str, tuple[Send, tuple[Situation, ...]]]] = {
     "finish_work": (_finish_work, BY_CLAIM),
     "lock_claimed_work": (_lock_claimed_work, BY_CLAIM),
     "lock_held_work": (_lock_held_work, OF_AN_AGENT),
+    "lock_listed_claims": (_lock_listed_claims, BY_CLAIM),
     "record_progress": (_record_progress, BY_CLAIM),
     "renew_claims": (_renew_claims, BY_CLAIM),
 }
@@ -298,7 +305,7 @@ async def test_a_statement_that_waits_for_a_work_sees_whose_it_is_then(
     assert after == before
 
 
-@pytest.mark.parametrize("name", ["lock_held_work", "record_progress"])
+@pytest.mark.parametrize("name", ["lock_held_work", "lock_listed_claims", "record_progress"])
 async def test_a_statement_that_waits_for_a_held_work_finds_that_it_is_lost(
     queue: Queue, name: str
 ) -> None:

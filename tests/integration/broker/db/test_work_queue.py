@@ -11,7 +11,7 @@ from brokkr.broker.db import claims, work_queue
 from brokkr.broker.db.claims import ClaimedWork
 from brokkr.broker.db.pool import transaction
 from brokkr.broker.db.statements import fetch_all, fetch_value
-from brokkr.broker.db.work_queue import Completed, HandOffPolicy
+from brokkr.broker.db.work_queue import Completed, GivenBack, HandOffPolicy
 from brokkr.wire.bodies import AgentBody, WorkState
 from brokkr.work.errors import (
     ClaimLost,
@@ -826,7 +826,7 @@ async def test_work_can_be_given_back_for_later(queue: Queue) -> None:
 
 
 async def test_an_operator_takes_a_work_from_its_holder(queue: Queue) -> None:
-    agent, _ = await two_agents(queue)
+    agent, other = await two_agents(queue)
     claim = await queue.claim(await queue.submit(), by=agent)
 
     given = await queue.order_release(claim.work_id)
@@ -835,8 +835,125 @@ async def test_an_operator_takes_a_work_from_its_holder(queue: Queue) -> None:
     assert await queue.renew(claim, by=agent) == []
     with pytest.raises(ClaimLost):
         await queue.complete(claim, by=agent)
-    assert (await queue.claim(claim.work_id, by=agent)).round == 2
+    assert await queue.claim_some(agent) == []  # it would get it back before anybody else can
+    assert (await queue.claim(claim.work_id, by=other)).round == 2
     assert await queue.events(claim.work_id) == ["submitted", "claimed", "released", "claimed"]
+
+
+async def test_an_operator_who_takes_work_from_the_only_agent_delays_nothing(queue: Queue) -> None:
+    agent = await queue.an_agent()
+    claim = await queue.claim(await queue.submit(), by=agent)
+
+    await queue.order_release(claim.work_id)
+
+    assert (await queue.claim(claim.work_id, by=agent)).round == 2
+
+
+async def test_what_an_agent_cannot_work_on_is_given_to_others_and_counts_for_nothing(
+    queue: Queue,
+) -> None:
+    agent, other = await two_agents(queue)
+    claim = await queue.claim(await queue.submit(), by=agent)
+
+    given = await queue.unworkable(claim, by=agent, reason="it does not answer")
+
+    work = await queue.look(claim.work_id)
+    assert given.lanes == [await queue.pool.fetchval("SELECT selector_id FROM work_queue")]
+    assert (work.status, work.lost_claims) == (WorkState.PENDING, 0)
+    assert await queue.claim_some(agent) == []
+    assert (await queue.claim(claim.work_id, by=other)).round == 2
+    assert await queue.renew(claim, by=agent) == []
+    told = await queue.pool.fetchval("SELECT detail FROM work_events WHERE kind = 'unworkable'")
+    assert told["message"] == "unable: it does not answer"
+
+
+async def test_a_claim_that_could_not_be_worked_on_is_revived_with_what_was_begun(
+    queue: Queue,
+) -> None:
+    agent = await queue.an_agent()
+    claim = await queue.claim(await queue.submit(), by=agent)
+    await queue.lose(claim)
+    await queue.renew(claim, by=agent)
+    await queue.lose(claim)
+    claim = await queue.claim(claim.work_id, by=agent)
+
+    await queue.unworkable(claim, by=agent)
+    assert await queue.unworkable(claim, by=agent) == GivenBack()  # once is enough
+    assert [each.claim_id for each in await queue.renew(claim, by=agent)] == [claim.claim_id]
+
+    work = await queue.complete(claim, by=agent)
+    assert (work.status, work.lost_claims, work.round) == (WorkState.SUCCEEDED, 1, 2)
+
+
+async def test_three_broken_clusters_quarantine_no_work(queue: Queue) -> None:
+    queue.policy = HandOffPolicy(base=timedelta(), cap=timedelta())
+    agents = [await queue.an_agent() for _ in range(3)]
+    work_id = await queue.submit()
+
+    for agent in 2 * agents:
+        await queue.unworkable(await queue.claim(work_id, by=agent), by=agent)
+        assert await queue.sweep() == []
+
+    work = await queue.look(work_id)
+    assert (work.status, work.lost_claims, work.round) == (WorkState.PENDING, 0, 6)
+
+
+async def test_only_its_holder_says_that_it_cannot_work_on_a_claim(queue: Queue) -> None:
+    agent, other = await queue.an_agent(), await queue.an_agent()
+    claim = await queue.claim(await queue.submit(), by=agent)
+
+    assert await queue.unworkable(claim, by=other) == GivenBack()
+
+    assert (await queue.look(claim.work_id)).status is WorkState.CLAIMED
+
+
+async def test_a_cancelled_work_that_cannot_be_worked_on_is_over(queue: Queue) -> None:
+    agent = await queue.an_agent()
+    claim = await queue.claim(await queue.submit(), by=agent)
+    await queue.cancel(claim.work_id)
+
+    given = await queue.unworkable(claim, by=agent)
+
+    assert (given.lanes, given.outcomes) == ([], ["cancelled"])
+
+
+async def test_work_that_goes_from_one_broken_cluster_to_the_next_waits_longer_each_time(
+    queue: Queue,
+) -> None:
+    """As often as there are agents, and it rests."""
+    queue.policy = HandOffPolicy(base=timedelta(seconds=10), cap=timedelta(minutes=10))
+    agents = [await queue.an_agent() for _ in range(4)]
+    work_id = await queue.submit()
+    waits = []
+
+    for agent in agents:
+        claim = await queue.claim(work_id, by=agent)
+        await queue.release(claim, by=agent, reason="unable: it does not answer")
+        wait = await queue.pool.fetchval(
+            "SELECT extract(epoch FROM not_before - now()) FROM work_queue"
+        )
+        waits.append(wait and round(wait, -1))
+        await queue.later(HOUR)
+        await queue.move_due()
+
+    assert waits == [None, 10, 20, 600]
+    claim = await queue.claim(work_id, by=agents[0])
+    await queue.release(claim, by=agents[0], reason="the agent was stopped")
+    claim = await queue.claim(work_id, by=agents[0])
+    given = await queue.unworkable(claim, by=agents[0])
+    assert len(given.lanes) == 1  # another reason came between: it is the first time again
+
+
+async def test_no_work_makes_more_lanes_than_it_may(queue: Queue) -> None:
+    queue.policy = HandOffPolicy(base=timedelta(), cap=timedelta())
+    agents = [await queue.an_agent() for _ in range(25)]
+    work_id = await queue.submit()
+
+    for agent in agents:
+        claim = await queue.claim(work_id, by=agent)
+        await queue.release(claim, by=agent, reason="unable: it does not answer")
+
+    assert await queue.pool.fetchval("SELECT count(*) FROM selectors") == 1 + 20
 
 
 @pytest.mark.parametrize("is_ordered", [False, True])

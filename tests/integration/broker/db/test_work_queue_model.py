@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 from typing import Any, Final, TypeVar
 from uuid import UUID
 
@@ -87,6 +88,7 @@ class ModelledClaim:
     claimed: ClaimedWork
     queued: int
     ended_as: str | None = None
+    is_unable: bool = False
     answer: WorkBody | None = None
 
 
@@ -291,6 +293,8 @@ class QueueMachine(RuleBasedStateMachine):
                 "cancelled",
                 "released",
                 "released later",
+                "unworkable",
+                "unworkable",
             ]
             + ["may pass"] * 3
         ),
@@ -304,6 +308,8 @@ class QueueMachine(RuleBasedStateMachine):
                 self.progress(claim)
             case "released" | "released later":
                 self.release(claim, delay=int(report == "released later"))
+            case "unworkable":
+                self.unworkable(claim)
             case _:
                 self.complete(claim, report)
 
@@ -363,6 +369,23 @@ class QueueMachine(RuleBasedStateMachine):
             self.give_back(claim, "released", delay=delay)
             self.prefer_others(claim.work)
 
+    def unworkable(self, claim: ModelledClaim) -> None:
+        self.run(self.queue.unworkable(claim.claimed, by=claim.agent.body))
+        work = claim.work
+        if work.newest is not claim or work.state is not WorkState.CLAIMED:
+            return
+        if work.is_cancelled:
+            self.end(claim, "released", WorkState.CANCELLED)
+            return
+        before = takewhile(
+            lambda each: each.is_unable and each.queued == work.queued, reversed(work.claims[:-1])
+        )
+        agents = sum(each.is_selected_by(work.target) for each in self.agents)
+        delay = POLICY.rest(1 + len(list(before)), agents=agents) // timedelta(hours=1)
+        self.give_back(claim, "released", delay=delay)
+        work.newest, claim.is_unable = claim, True
+        self.prefer_others(work)
+
     # -- operators ---------------------------------------------------------------------
 
     @precondition(lambda self: self.works)
@@ -380,6 +403,8 @@ class QueueMachine(RuleBasedStateMachine):
             self.run(step)
             assert work.newest is not None
             self.back_from(work.newest)
+            if not work.is_cancelled:
+                self.prefer_others(work)
             return
         with pytest.raises(WorkFinished if work.state.is_finished else WorkNotHeld):
             self.run(step)
@@ -525,8 +550,8 @@ class QueueMachine(RuleBasedStateMachine):
     def renewed(self, claim: ModelledClaim) -> None:
         work = claim.work
         if work.state is WorkState.PENDING:
-            work.state, work.lost = WorkState.CLAIMED, work.lost - 1
-            claim.ended_as = None
+            work.state, work.lost = WorkState.CLAIMED, work.lost - (not claim.is_unable)
+            claim.ended_as, claim.is_unable = None, False
         work.lease_until = self.now + 1
 
     def end(self, claim: ModelledClaim, ended_as: str, state: WorkState) -> None:
@@ -655,6 +680,7 @@ STEPS: Final[dict[str, tuple[set[WorkState], WorkState | None]]] = {
     "lease_lost": ({WorkState.CLAIMED}, WorkState.PENDING),
     "lease_revived": ({WorkState.PENDING}, WorkState.CLAIMED),
     "released": (QUEUED, WorkState.PENDING),
+    "unworkable": ({WorkState.CLAIMED}, WorkState.PENDING),
     "handed_off": (QUEUED, WorkState.PENDING),
     "progress": ({WorkState.CLAIMED}, WorkState.CLAIMED),
     "cancel_requested": ({WorkState.CLAIMED}, WorkState.CLAIMED),
@@ -674,6 +700,7 @@ class Replay:
     state: WorkState | None = None
     claim: str | None = None
     is_cancelled: bool = False
+    was_counted: bool = False
     lost: int = 0
 
     def follow(self, kind: str, actor: str, detail: dict[str, Any]) -> None:
@@ -686,7 +713,9 @@ class Replay:
         elif "claim_id" in detail:
             assert detail["claim_id"] == self.claim
         was_swept = actor == "broker" and self.state is WorkState.CLAIMED
-        self.lost += was_swept - (kind == "lease_revived")
+        self.lost += was_swept - (kind == "lease_revived" and self.was_counted)
+        if self.state is WorkState.CLAIMED:
+            self.was_counted = was_swept
         self.is_cancelled |= kind == "cancel_requested"
         if kind in ("released", "handed_off"):
             self.claim = None

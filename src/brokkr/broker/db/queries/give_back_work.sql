@@ -1,7 +1,8 @@
 -- Make Works PENDING again; the caller has locked their rows and decided why.
 --
--- After a lost lease `claim_id` stays, so that the holder may revive the claim until somebody
--- else has taken the Work; otherwise it is cleared and the claim is over for good.
+-- If the claim is revivable (after a lost lease, or from an agent that cannot work now),
+-- `claim_id` stays, so that the holder may revive the claim until somebody else has taken the
+-- Work; otherwise it is cleared and the claim is over for good.
 WITH ended AS (
     UPDATE work_claims AS claim
        SET ended_at = now(), ended_as = :ended_as::text,
@@ -16,7 +17,7 @@ WITH ended AS (
            claimed_at = NULL,
            lease_expires_at = NULL,
            lease_check_at = NULL,
-           claim_id = CASE WHEN :ended_as::text = 'lease_lost' THEN work.claim_id END,
+           claim_id = CASE WHEN :is_revivable::boolean THEN work.claim_id END,
            lost_claims = work.lost_claims + (:ended_as::text = 'lease_lost')::int,
            handoffs = work.handoffs + (:ended_as::text = 'handed_off')::int,
            not_before = now() + nullif(:delay::interval, '0'),
@@ -33,7 +34,7 @@ WITH ended AS (
               work.not_before, before.claim_id, before.agent
 ), told AS (
     INSERT INTO work_events (work_id, number, kind, actor, detail)
-    SELECT id, events, :ended_as::text, :actor::text, jsonb_strip_nulls(jsonb_build_object(
+    SELECT id, events, :kind::text, :actor::text, jsonb_strip_nulls(jsonb_build_object(
                'agent', agent, 'claim_id', claim_id, 'round', round,
                'message', :message::text, 'retries', :retries::int,
                'lost_claims', CASE :ended_as::text WHEN 'lease_lost' THEN lost_claims END,

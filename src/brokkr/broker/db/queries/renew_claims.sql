@@ -1,12 +1,14 @@
 -- Renew exactly the listed claims that this agent holds; revive those whose lease was lost
--- and whose Work nobody has claimed since (nothing ran twice, so nothing counts as lost).
+-- or that were unworkable, and whose Work nobody has claimed since (nothing ran twice, so
+-- nothing counts as lost).
 --
 -- A lease of which nine tenths are left is left alone and not even locked: heartbeats come
 -- every few seconds and leases last an hour, so nearly all of them cost one read.  Of the
 -- others, the queue's row says which claim is the newest, and it is locked before anything
 -- is decided, in the order of ids.  From the history only what never changes is used: whose
--- claim it is, of which Work.  So a sweep, a claim or a completion at the same moment is
--- either seen whole or comes after.  `lease_check_at` stays, or the update could not be HOT.
+-- claim it is, of which Work; and how it ended, where an agent said so itself: its heartbeats
+-- come one after the other.  So a sweep, a claim or a completion at the same moment is either
+-- seen whole or comes after.  `lease_check_at` stays, or the update could not be HOT.
 --
 -- What a deleted agent has lost stays lost; its row is locked, for a revival only, so that
 -- its deletion is either seen here, or waits and then finds what was revived.
@@ -20,7 +22,8 @@ WITH me AS (
        AND claim_id = ANY (:claim_ids::uuid[])
        AND lease_expires_at >= now() + 0.9 * make_interval(secs => claim_timeout_seconds)
 ), due AS (
-    SELECT work.id, work.status, claim.claim_id, claim.agent_id, claim.claimed_at
+    SELECT work.id, work.status, claim.claim_id, claim.agent_id, claim.claimed_at,
+           work.status = 'PENDING' AND claim.ended_as IS DISTINCT FROM 'released' AS was_counted
       FROM work_claims AS claim
       JOIN work_queue AS work ON work.id = claim.work_id
      WHERE claim.claim_id = ANY (:claim_ids::uuid[])
@@ -41,7 +44,7 @@ WITH me AS (
                work.lease_check_at,
                now() + make_interval(secs => work.claim_timeout_seconds)
            ),
-           lost_claims = work.lost_claims - (due.status = 'PENDING')::int,
+           lost_claims = work.lost_claims - due.was_counted::int,
            events = work.events + (due.status = 'PENDING')::int
       FROM due
      WHERE work.id = due.id
