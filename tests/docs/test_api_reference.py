@@ -19,6 +19,7 @@ import aiohttp
 from brokkr.broker.app import create_app
 from brokkr.broker.db.keys import create_admin_key
 from brokkr.broker.settings import BrokerSettings
+from brokkr.wire.problem import CODES, problem_of, status_of
 from support.broker import serving
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "rest-api.md"
@@ -32,8 +33,9 @@ Below `/api/v1`, in JSON. The broker shows the same at `/docs`, and for machines
 
 - **Keys.** `Authorization: Bearer KEY`. A key is an admin's, a viewer's, a generator's or an
   agent's; at each operation stands whose key opens it. What a generator sees is its own.
-- **Errors** are problem documents (`application/problem+json`, RFC 9457). `code` says which problem
-  it is and never changes its meaning; `field` names the field that is wrong.
+- **Errors** are [problem documents](#problems) (`application/problem+json`, RFC 9457).
+  `code` says which problem it is and never changes its meaning; `field` names the field that is
+  wrong.
 - **Unknown fields** in a request are an error, so that a misspelt one is not a default.
 - **Lists** come in pages: `next_cursor` of one is `cursor` of the next.
 - `X-Request-ID` is taken, or made, and is in the answer and in the broker's log.
@@ -41,6 +43,35 @@ Below `/api/v1`, in JSON. The broker shows the same at `/docs`, and for machines
 `/healthz`, `/readyz` and `/metrics` stand beside it, without `/api/v1`.
 
 The examples were executed. Ids, keys and times are made up; `…` stands for what was left out.
+"""
+
+PROBLEMS = """
+## Problems
+
+```json
+{
+  "type": "about:blank",
+  "title": "Conflict",
+  "status": 409,
+  "code": "claim_lost",
+  "family": ["conflict"],
+  "detail": "the claim on work 01a20a77-7632-72f8-8020-000000000003 is lost; …",
+  "work_id": "01a20a77-7632-72f8-8020-000000000003",
+  "state": "PENDING",
+  "broker": "01a20a77-7632-72f8-8020-000000000001",
+  "request_id": "0f8fad5bd9cb469fa16570867728950e"
+}
+```
+
+- `code` decides. A client that does not know it takes the first code in `family` that it knows.
+- `broker` is the id of the broker's database, the same as in claims and heartbeats. It is missing
+  only until the broker has reached its database.
+- `work_id` is in each answer to a request about a Work.
+- Anything else is not the broker's answer: a page, another status than the code has, an
+  unknown code. Treat it as 503: a proxy answered, and nobody knows what became of the request.
+
+| code | status | a case of | |
+|---|---|---|---|
 """
 
 TEMPLATE = {
@@ -259,7 +290,15 @@ def render(examples: Mapping[str, str]) -> str:
         for name, schema in sorted(schemas.items())
         if "properties" in schema or "enum" in schema
     )
-    return f"{HEAD}{operations}\n## Bodies\n{bodies}"
+    return f"{HEAD}{operations}\n## Bodies\n{bodies}{PROBLEMS}{''.join(the_codes())}"
+
+
+def the_codes() -> Iterator[str]:
+    for code, kind in CODES.items():
+        error = kind.__new__(kind)
+        family = ", ".join(f"`{each}`" for each in problem_of(error)["family"])
+        words = " ".join((kind.__doc__ or "").partition("\n\n")[0].split())
+        yield f"| `{code}` | {int(status_of(error))} | {family} | {words} |\n"
 
 
 def the_operation(operation: Mapping[str, Any]) -> str:

@@ -10,18 +10,14 @@ from types import TracebackType
 from typing import Final, Self, TypeVar, Unpack
 from uuid import UUID, uuid4
 
-from brokkr.client.endpoints import (
-    PATIENCE_SECONDS,
-    RECONNECT_SECONDS,
-    BrokerClient,
-    retry_after_of,
-)
+from brokkr.client.endpoints import PATIENCE_SECONDS, RECONNECT_SECONDS, BrokerClient
 from brokkr.client.submission import (
     SubmitOptions,
     TargetSource,
     TemplateSource,
     submission_of,
 )
+from brokkr.client.transport import retry_after_of
 from brokkr.wire.bodies import WorkBody, WorkState
 from brokkr.wire.events import WorkEvent
 from brokkr.work.errors import (
@@ -204,17 +200,21 @@ class AsyncClient:
             return work
 
     async def _end_of(self, work_id: UUID) -> WorkBody:
-        after = 0
+        after, is_said_to_be_over = 0, False
         while True:
             work = await self.get(work_id)
             if work.status.is_finished:
                 return work
-            pause = 0.0
+            # It was queued again this moment; or a proxy has ended the stream.
+            pause = RECONNECT_SECONDS if is_said_to_be_over else 0.0
+            await asyncio.sleep(min(pause, self._patience_seconds))
+            pause, is_said_to_be_over = 0.0, False
             try:
                 stream = self.api.follow_events(work_id, after=after, patience_seconds=0)
                 async with aclosing(stream) as events:
                     async for event in events:
                         after = event.number
+                is_said_to_be_over = True
             except (BrokerUnavailable, LimitReached) as error:
                 pause = max(RECONNECT_SECONDS, retry_after_of(error))
             await asyncio.sleep(min(pause, self._patience_seconds))
@@ -240,7 +240,8 @@ async def patiently(
             return await ask()
         except (BrokerUnavailable, LimitReached) as error:
             # Those whose broker was stopped must not all come back at once.
-            pause = max(usual * random.uniform(0.5, 1), retry_after_of(error))  # noqa: S311
+            said = retry_after_of(error) * random.uniform(1, 1.25)  # noqa: S311
+            pause = max(usual * random.uniform(0.5, 1), said)  # noqa: S311
             if monotonic() + pause > until:
                 raise
         await asyncio.sleep(pause)
@@ -265,8 +266,10 @@ async def watch(
                 after = event.number
                 yield event
         work = await patiently(lambda: api.get_work(work_id), patience_seconds=patience_seconds)
-        if work.status.is_finished:  # and was not queued again this moment
+        if work.status.is_finished:
             return
+        # It was queued again this moment; or a proxy has ended the stream.
+        await asyncio.sleep(RECONNECT_SECONDS)
 
 
 def _parse_id(work_id: UUID | str) -> UUID:

@@ -539,6 +539,10 @@ class RenewedLease(Answer):
     cancel_requested: bool = False
 
 
+PROBLEM_BROKER: Final = "problem_broker"
+"""A feature: all problem documents of this broker say whose they are, as ``broker``."""
+
+
 class HeartbeatAnswer(Answer):
     """What the broker knows of the claims that were listed, and of those that were not.
 

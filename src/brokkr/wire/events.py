@@ -12,6 +12,8 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, Field
 
 STREAM_MEDIA_TYPE: Final = "text/event-stream"
+MAX_EVENT_BYTES: Final = 1024 * 1024
+"""More than any event has: what is longer is no event, and must not be kept."""
 STILL_THERE: Final = b": still there\n\n"
 """A comment: it says nothing, and keeps the connection open."""
 
@@ -71,9 +73,11 @@ class EventReader:
         Yield the events that are complete with this chunk.
 
         Raises:
-            ValidationError: This is no stream of a Work's events.
+            ValueError: This is no stream of a Work's events.
         """
         *complete, self._rest = (self._rest + chunk).split(b"\n\n")
+        if len(self._rest) > MAX_EVENT_BYTES:
+            raise ValueError(f"an event exceeds {MAX_EVENT_BYTES} bytes")
         for block in complete:
             data = [line[5:] for line in block.split(b"\n") if line.startswith(b"data:")]
             if data:

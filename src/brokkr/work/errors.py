@@ -11,6 +11,8 @@ What can go wrong, as facts that callers treat differently.
     ├── BodyTooLarge          413
     ├── Unauthenticated       401  no key, or one that opens nothing
     ├── NotPermitted          403  a good key, for something else
+    ├── NoSuchEndpoint        404  this API has no such path
+    │   └── MethodNotAllowed  405  ... or the path has no such method
     ├── NotFound              404  it does not exist *for this caller*
     │   ├── WorkNotFound
     │   ├── AgentNotFound
@@ -31,8 +33,9 @@ What can go wrong, as facts that callers treat differently.
     │   ├── GeneratorNameTaken
     │   └── LastAdminKey           nobody could make another one
     ├── LimitReached          429  later: `retry_after` says when
-    └── BrokerUnavailable          client side: no answer, or a 5xx
-        └── DatabaseUnavailable    the broker itself has no answer from PostgreSQL
+    └── BrokerUnavailable     503  client side: no answer, or none that a broker gives
+        ├── DatabaseUnavailable    the broker itself has no answer from PostgreSQL
+        └── BrokerFailed      500  a mistake of the broker's own; its log says which
 
 An error carries its data as attributes and makes its own sentence.  `code` is the
 stable word for it on the wire (:mod:`brokkr.wire.problem`).
@@ -43,9 +46,15 @@ from uuid import UUID
 
 
 class BrokkrError(Exception):
-    """Base of everything that this project raises on purpose."""
+    """
+    Base of everything that this project raises on purpose.
+
+    Attributes:
+        broker: The id of the broker's database, if a broker has said this and named itself.
+    """
 
     code: ClassVar[str] = "error"
+    broker: str | None = None
 
 
 class InvalidInput(BrokkrError):
@@ -102,6 +111,21 @@ class NotPermitted(BrokkrError):
     """The key is good, and not for this."""
 
     code = "not_permitted"
+
+
+class NoSuchEndpoint(BrokkrError):
+    """The API has no such path: an older broker's has not, or the address is wrong.
+
+    It is no :class:`NotFound`: it says nothing of any Work or agent.
+    """
+
+    code = "no_such_endpoint"
+
+
+class MethodNotAllowed(NoSuchEndpoint):
+    """The path exists, and not with this method."""
+
+    code = "method_not_allowed"
 
 
 class NotFound(BrokkrError):
@@ -269,8 +293,9 @@ class AgentSuperseded(Conflict):
 
     code = "agent_superseded"
 
-    def __init__(self) -> None:
+    def __init__(self, agent: UUID | str) -> None:
         super().__init__("a newer process of this agent is connected; this one must stop")
+        self.agent = str(agent)
 
 
 class GeneratorNameTaken(Conflict):
@@ -310,12 +335,23 @@ class LimitReached(BrokkrError):
 
 
 class BrokerUnavailable(BrokkrError):
-    """The broker did not answer, or could not.  Try again later; nothing is lost."""
+    """The broker did not answer, or could not.  Try again later; nothing is lost.
+
+    Attributes:
+        retry_after: Seconds after which it is worth trying again; 0 if nobody has said so.
+    """
 
     code = "broker_unavailable"
+    retry_after: float = 0
 
 
 class DatabaseUnavailable(BrokerUnavailable):
     """PostgreSQL does not answer, or does not let the broker in."""
 
     code = "database_unavailable"
+
+
+class BrokerFailed(BrokerUnavailable):
+    """The broker made a mistake.  What was asked may have been done."""
+
+    code = "internal_error"

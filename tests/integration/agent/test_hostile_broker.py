@@ -200,7 +200,7 @@ async def stage(control_plane: ControlPlane) -> AsyncIterator[Stage]:
 def impatience() -> Iterator[None]:
     """Let the agents here wait for a second where others wait for half a minute."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("brokkr.client.endpoints.TIMEOUT_SECONDS", 1)
+        patch.setattr("brokkr.client.transport.TIMEOUT_SECONDS", 1)
         patch.setattr("brokkr.agent.intake.WAIT_SECONDS", 0.3)
         patch.setattr("brokkr.agent.intake.FIRST_PAUSE_SECONDS", 0.05)
         patch.setattr("brokkr.agent.heartbeat.LONGEST_INTERVAL", timedelta(seconds=0.1))

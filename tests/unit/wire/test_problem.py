@@ -1,15 +1,20 @@
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
 
-from brokkr.wire.problem import STATUS, error_of, problem_of, status_of
+from brokkr.broker.app import create_app
+from brokkr.broker.settings import BrokerSettings
+from brokkr.wire.problem import CODES, STATUS, problem_of, read_problem, status_of
 from brokkr.work.errors import (
     AgentDrained,
     AgentNameTaken,
     AgentNotFound,
     AgentSuperseded,
     BodyTooLarge,
+    BrokerFailed,
     BrokerUnavailable,
     BrokkrError,
     ClaimLost,
@@ -25,6 +30,8 @@ from brokkr.work.errors import (
     LastAdminKey,
     LimitReached,
     MalformedBody,
+    MethodNotAllowed,
+    NoSuchEndpoint,
     NotFound,
     NotPermitted,
     PayloadPruned,
@@ -40,10 +47,10 @@ from brokkr.work.errors import (
 ONE_OF_EACH = [
     AgentNameTaken("edge-7"),
     AgentNotFound("edge-7"),
-    AgentSuperseded(),
+    AgentSuperseded("a-1"),
     BodyTooLarge(1024),
     BrokerUnavailable("no answer"),
-    BrokkrError("something"),
+    BrokerFailed("it failed"),
     ClaimLost("w-1", "PENDING"),
     Conflict("too late"),
     DatabaseUnavailable("no answer"),
@@ -51,6 +58,8 @@ ONE_OF_EACH = [
     InvalidInput("field", "is wrong"),
     InvalidWork("template.spec", "is wrong"),
     MalformedBody("not JSON"),
+    MethodNotAllowed("no PUT /work"),
+    NoSuchEndpoint("no GET /nowhere"),
     NotFound("nothing there"),
     NotPermitted("admins only"),
     Unauthenticated("no key"),
@@ -80,58 +89,130 @@ def all_kinds(kind: type[BrokkrError] = BrokkrError) -> Iterator[type[BrokkrErro
 
 
 def test_every_error_is_tried() -> None:
-    assert {type(error) for error in ONE_OF_EACH} == set(all_kinds())
+    assert {type(error) for error in ONE_OF_EACH} | {BrokkrError} == set(all_kinds())
 
 
-def test_no_two_errors_have_one_code() -> None:
-    codes = [kind.code for kind in all_kinds()]
+def test_every_error_has_its_code_in_the_table_and_no_two_have_one() -> None:
+    kinds = [each for each in all_kinds() if each is not BrokkrError]
 
-    assert len(codes) == len(set(codes))
+    assert {each.code: each for each in kinds} == dict(CODES)
+    assert len(kinds) == len(CODES)
+
+
+def test_the_client_alone_knows_every_code() -> None:
+    """What a program has imported decides nothing."""
+    program = (
+        "import brokkr.client\n"
+        "from brokkr.wire.problem import read_problem, CODES\n"
+        "import json, sys\n"
+        "sent = json.load(sys.stdin)\n"
+        "print(json.dumps({c: type(read_problem(s, {'code': c})).__name__ for c, s in sent}))\n"
+    )
+    sent = [(code, status_of(error)) for error in ONE_OF_EACH for code in [error.code]]
+    told = [*the_codes_of_the_description()]
+
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        input=json.dumps(sent),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert json.loads(done.stdout) == {each.code: type(each).__name__ for each in ONE_OF_EACH}
+    assert sorted(told) == sorted(each.code for each in ONE_OF_EACH)
+
+
+def the_codes_of_the_description() -> list[str]:
+    description = create_app(BrokerSettings(), database_url="").openapi()
+    refused = description["paths"]["/api/v1/work"]["get"]["responses"]["4XX"]
+    code = refused["content"]["application/problem+json"]["schema"]["properties"]["code"]
+    codes: list[str] = code["x-extensible-enum"]
+    return codes
 
 
 @pytest.mark.parametrize("error", ONE_OF_EACH, ids=lambda error: error.code)
 def test_what_the_broker_raises_is_what_the_client_raises(error: BrokkrError) -> None:
-    sent = json.loads(json.dumps(problem_of(error)))
+    sent = json.loads(json.dumps(problem_of(error, broker="b-1")))
 
-    received = error_of(sent["status"], sent)
+    received = read_problem(sent["status"], sent)
 
     assert type(received) is type(error)
     assert str(received) == str(error)
-    assert vars(received) == vars(error)
+    assert received.broker == "b-1"
+    assert vars(received) == {**vars(error), "broker": "b-1"}
 
 
 @pytest.mark.parametrize("error", ONE_OF_EACH, ids=lambda error: error.code)
-def test_every_error_but_the_root_has_a_status(error: BrokkrError) -> None:
-    known = any(isinstance(error, kind) for kind in STATUS)
-
-    assert known or type(error) is BrokkrError
+def test_every_error_has_a_status(error: BrokkrError) -> None:
+    assert any(isinstance(error, kind) for kind in STATUS)
     assert problem_of(error)["status"] == status_of(error)
 
 
+@pytest.mark.parametrize("error", ONE_OF_EACH, ids=lambda error: error.code)
 @pytest.mark.parametrize(
-    ("status", "kind"),
+    "status", [200, 302, 400, 401, 403, 404, 405, 409, 410, 422, 429, 500, 502]
+)
+def test_a_code_with_the_status_of_another_is_nobodys_word(error: BrokkrError, status: int) -> None:
+    if status != status_of(error):
+        assert read_problem(status, {"code": error.code}) is None
+        assert read_problem(status_of(error), {"code": error.code, "status": status}) is None
+
+
+@pytest.mark.parametrize("status", [200, 400, 401, 403, 404, 409, 410, 422, 429, 500, 503, 504])
+@pytest.mark.parametrize(
+    "document",
     [
-        (404, NotFound),
-        (409, Conflict),
-        (422, InvalidInput),
-        (429, BrokerUnavailable),
-        (500, BrokerUnavailable),
-        (502, BrokerUnavailable),
-        (503, BrokerUnavailable),
-        (504, BrokerUnavailable),
-        (418, BrokkrError),
+        None,
+        [],
+        "claim_lost",
+        {},
+        {"title": "Conflict"},
+        {"code": "from_the_future"},
+        {"code": ["claim_lost"]},
+        {"code": None, "family": ["claim_lost", "not_found", "invalid"]},
+        {"code": "error"},
+        {"code": "x", "family": "claim_lost"},
+        {"code": "x", "family": [["claim_lost"], None, 5]},
+        {"code": "x", "family": {"claim_lost": "not_found"}},
     ],
 )
-@pytest.mark.parametrize("problem", [{}, {"code": "from_the_future"}, {"code": ["nonsense"]}])
-def test_an_answer_of_unknown_code_is_judged_by_its_status(
-    status: int, kind: type[BrokkrError], problem: dict[str, object]
-) -> None:
-    assert type(error_of(status, problem)) is kind
+def test_what_has_no_code_of_this_api_is_nobodys_word(status: int, document: object) -> None:
+    assert read_problem(status, document) is None
 
 
-@pytest.mark.parametrize(("status", "is_named"), [(500, True), (503, True), (404, False)])
+def test_a_code_from_the_future_counts_as_the_nearest_of_its_family_that_is_known() -> None:
+    ends = {"code": "claim_stolen", "family": ["claim_gone", "claim_lost", "conflict"]}
+    other = {"code": "work_frozen", "family": ["conflict"]}
+
+    assert type(read_problem(409, {**ends, "work_id": "w-1"})) is ClaimLost
+    assert type(read_problem(409, other)) is Conflict
+    assert read_problem(404, ends) is None
+
+
+def test_each_problem_says_what_it_is_a_case_of() -> None:
+    families = {each.code: problem_of(each)["family"] for each in ONE_OF_EACH}
+
+    assert families["claim_lost"] == ["conflict"]
+    assert families["work_not_found"] == ["not_found"]
+    assert families["database_unavailable"] == ["broker_unavailable"]
+    # An unknown path is no unknown Work.
+    assert families["no_such_endpoint"] == []
+    assert families["method_not_allowed"] == ["no_such_endpoint"]
+
+
+@pytest.mark.parametrize(("status", "is_named"), [(500, True), (404, False)])
 def test_what_went_wrong_at_the_broker_can_be_found_in_its_log(status: int, is_named: bool) -> None:
-    error = error_of(status, {"detail": "it failed", "request_id": "r-1"})
+    code = {500: "internal_error", 404: "not_found"}[status]
+    error = read_problem(status, {"code": code, "detail": "it failed", "request_id": "r-1"})
 
     assert str(error) == ("it failed (request r-1)" if is_named else "it failed")
     assert vars(error) == {}
+
+
+def test_a_document_replaces_nothing_that_an_exception_has() -> None:
+    error = read_problem(404, {"code": "not_found", "args": 5, "with_traceback": "x", "extra": 1})
+
+    assert vars(error) == {"extra": 1}
+    with pytest.raises(NotFound):
+        raise error.with_traceback(None) if error else AssertionError

@@ -1,6 +1,6 @@
 """Agents: registered and labelled by an admin, alive by their own heartbeats."""
 
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import Query
 
@@ -12,6 +12,7 @@ from brokkr.broker.db import agents, claims, work_queue
 from brokkr.broker.db.keys import Role
 from brokkr.broker.db.pool import transaction
 from brokkr.wire.bodies import (
+    PROBLEM_BROKER,
     UNWORKABLE,
     AgentBody,
     AgentPage,
@@ -23,6 +24,9 @@ from brokkr.wire.bodies import (
 )
 from brokkr.work.errors import InvalidAgent
 from brokkr.work.labels import check_agent_name, check_annotations, check_labels
+
+FEATURES: Final = [PROBLEM_BROKER, UNWORKABLE]
+"""What this broker understands that an earlier one does not; see :class:`HeartbeatAnswer`."""
 
 
 async def register_agent(call: Call, body: RegisterAgent) -> RegisteredAgent:
@@ -127,5 +131,5 @@ async def heartbeat(call: Call, ref: str, body: Heartbeat) -> HeartbeatAnswer:
         renewed=renewed,
         lost=[claim_id for claim_id in body.claims if claim_id not in kept],
         held=None if held is None else [claim_body(each, agent, broker) for each in held],
-        features=[UNWORKABLE],
+        features=FEATURES,
     )

@@ -124,8 +124,8 @@ async def complete_some_work(call: Call, ref: str, body: CompleteBatch) -> Batch
         items=[
             BatchItem(status=HTTPStatus.OK, work=each.work)
             if isinstance(each, Completed)
-            else refused_item(each)
-            for each in results
+            else refused_item(each, call.broker, about=item)
+            for each, item in zip(results, body.items, strict=True)
         ]
     )
 

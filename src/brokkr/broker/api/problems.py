@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
+from uuid import UUID
 
 import structlog
 from fastapi import FastAPI, Request
@@ -13,18 +14,23 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from brokkr.broker.api.requests import REQUEST_ID
+from brokkr.broker.api.state import Broker, broker_of
 from brokkr.wire.bodies import BatchItem
 from brokkr.wire.problem import MEDIA_TYPE, problem_of, status_of
 from brokkr.work.errors import (
+    BrokerFailed,
     BrokerUnavailable,
     BrokkrError,
     InvalidInput,
     LimitReached,
+    MethodNotAllowed,
+    NoSuchEndpoint,
     Unauthenticated,
     WorkNotFound,
 )
 
 _log = structlog.get_logger()
+_MAX_NAMED = 200
 
 
 def answer_with_problems(app: FastAPI) -> None:
@@ -46,16 +52,28 @@ def item_problem(error: ValidationError | InvalidInput, item: Any, *, field: str
     return InvalidInput(f"{field}.{where}".rstrip("."), _words(first))
 
 
-def refused_item(error: BrokkrError) -> BatchItem:
-    """Render what one item of a batch is answered that is not accepted."""
-    return BatchItem(status=status_of(error), problem=problem_of(error))
+def refused_item(
+    error: BrokkrError, broker: Broker, about: Mapping[str, Any] | None = None
+) -> BatchItem:
+    """
+    Render what one item of a batch is answered that is not accepted.
+
+    Args:
+        about: The item, if it names its Work.
+    """
+    named = _work_of(about or {})
+    problem = {
+        **({} if named is None else {"work_id": named}),
+        **problem_of(error, broker=str(broker.id)),
+    }
+    return BatchItem(status=status_of(error), problem=problem)
 
 
 async def _known(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, BrokkrError)
     if isinstance(error, BrokerUnavailable):
         _log.warning("request not served", error=str(error))
-    return _problem(request, problem_of(error), _headers(error))
+    return _problem(request, error, _headers(error))
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
@@ -64,52 +82,58 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
     found = [(_path(each, error.body), each) for each in error.errors()]
     where, first = max(found, key=lambda item: _likelihood(*item))
     if first["loc"][0] == "path":
-        return _problem(request, problem_of(WorkNotFound(first["input"])))  # no id, so of no Work
-    problem = problem_of(InvalidInput(where, _words(first)))
+        return _problem(request, WorkNotFound(first["input"]))  # no id, so of no Work
     errors = [{"field": path, "problem": _words(each)} for path, each in found]
-    return _problem(request, {**problem, "errors": errors})
+    return _problem(request, InvalidInput(where, _words(first)), more={"errors": errors})
 
 
 async def _http(request: Request, error: Exception) -> JSONResponse:
     """What the framework refuses by itself: unknown paths, and methods they do not have."""
     assert isinstance(error, HTTPException)
-    status = HTTPStatus(error.status_code)
-    problem = {
-        "type": "about:blank",
-        "title": status.phrase,
-        "status": status.value,
-        "code": status.name.lower(),
-        "detail": error.detail,
-    }
-    return _problem(request, problem, error.headers)
+    what = f"{request.method} {request.scope['path']}"[:_MAX_NAMED]
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        refused: BrokkrError = MethodNotAllowed(f"this broker has no {what}")
+    elif error.status_code == HTTPStatus.NOT_FOUND:
+        refused = NoSuchEndpoint(f"this broker has no {what}: see /docs for what it has")
+    else:
+        raise error
+    return _problem(request, refused, error.headers)
 
 
 async def _unknown(request: Request, _error: Exception) -> JSONResponse:
     """Our own mistake: the traceback is in the log, and nothing of it in the answer."""
-    status = HTTPStatus.INTERNAL_SERVER_ERROR
-    return _problem(
-        request,
-        {
-            "type": "about:blank",
-            "title": status.phrase,
-            "status": status.value,
-            "code": "internal_error",
-            "detail": "the broker failed to answer this; its log says why",
-        },
-        # This answer alone is made outside of all middleware.
-        {REQUEST_ID: request.state.request_id},
-    )
+    failed = BrokerFailed("the broker failed to answer this; its log says why")
+    # This answer alone is made outside of all middleware.
+    return _problem(request, failed, {REQUEST_ID: request.state.request_id})
 
 
 def _problem(
-    request: Request, problem: Mapping[str, Any], headers: Mapping[str, str] | None = None
+    request: Request,
+    error: BrokkrError,
+    headers: Mapping[str, str] | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> JSONResponse:
+    """Answer with a problem; what is asked of a Work is answered with the Work's id."""
+    database = broker_of(request).database
+    broker = None if database is None else str(database.id)
+    named = _work_of(request.path_params)
+    problem = {
+        **({} if named is None else {"work_id": named}),
+        **problem_of(error, broker=broker),
+        "request_id": request.state.request_id,
+        **(more or {}),
+    }
     return JSONResponse(
-        {**problem, "request_id": request.state.request_id},
-        status_code=problem["status"],
-        headers=headers,
-        media_type=MEDIA_TYPE,
+        problem, status_code=status_of(error), headers=headers, media_type=MEDIA_TYPE
     )
+
+
+def _work_of(named: Mapping[str, Any]) -> str | None:
+    """Return the id of the Work that a path or an item names, if it names one."""
+    try:
+        return str(UUID(str(named["work_id"])))
+    except (KeyError, ValueError):
+        return None
 
 
 def _headers(error: BrokkrError) -> dict[str, str]:

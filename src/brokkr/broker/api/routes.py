@@ -10,7 +10,7 @@ from brokkr.broker.api import agents, claims, docs, events, explain, generators,
 from brokkr.broker.api.door import door_for
 from brokkr.broker.db.keys import Role
 from brokkr.wire.bodies import WorkBody
-from brokkr.wire.problem import MEDIA_TYPE
+from brokkr.wire.problem import CODES, MEDIA_TYPE
 
 ADMIN, AGENT, GENERATOR, VIEWER = Role.ADMIN, Role.AGENT, Role.GENERATOR, Role.VIEWER
 
@@ -75,9 +75,12 @@ _PROBLEM: dict[str, Any] = {
                     "type": {"type": "string"},
                     "title": {"type": "string"},
                     "status": {"type": "integer"},
-                    "code": {"type": "string"},
+                    "code": {"type": "string", "x-extensible-enum": sorted(CODES)},
+                    "family": {"type": "array", "items": {"type": "string"}},
                     "detail": {"type": "string"},
                     "field": {"type": "string"},
+                    "work_id": {"type": "string"},
+                    "broker": {"type": "string"},
                     "request_id": {"type": "string"},
                 },
             }

@@ -89,7 +89,7 @@ async def submit_some_work(call: Call, body: SubmitBatch) -> BatchAnswer:
     results = [each if isinstance(each, InvalidInput) else next(answers) for each in read]
     return BatchAnswer(
         items=[
-            refused_item(each)
+            refused_item(each, call.broker)
             if isinstance(each, BrokkrError)
             else BatchItem(
                 status=_status_of(each), work=each.work.model_copy(update={"resource": None})

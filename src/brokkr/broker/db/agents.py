@@ -175,7 +175,7 @@ async def touch_agent(db: Connection, agent_id: UUID, beat: Heartbeat) -> Touche
     if row is None:
         raise AgentNotFound(agent_id)
     if not row["is_current"]:
-        raise AgentSuperseded
+        raise AgentSuperseded(agent_id)
     before, now = row["unavailable_before"] or {}, row["unavailable"] or {}
     return Touched(is_first=row["is_first"], has_other_types=before.keys() != now.keys())
 

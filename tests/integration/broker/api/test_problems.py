@@ -2,19 +2,24 @@ from typing import Any
 
 import pytest
 
+from brokkr.wire.problem import CODES, read_problem
+from brokkr.work.errors import BrokerUnavailable
 from brokkr.work.template import MAX_DEPTH
 
 from .conftest import Served
 
-PROBLEM = {"type", "title", "status", "code", "detail"}
+A_WORK = "0197a000-0000-7000-8000-000000000001"
+PROBLEM = {"type", "title", "status", "code", "family", "detail", "broker", "request_id"}
 
 
 @pytest.mark.parametrize(
     ("method", "path", "options", "status", "code"),
     [
-        ("GET", "/api/v1/nowhere", {}, 404, "not_found"),
-        ("GET", "/", {}, 404, "not_found"),
+        ("GET", "/api/v1/nowhere", {}, 404, "no_such_endpoint"),
+        ("GET", "/", {}, 404, "no_such_endpoint"),
+        ("POST", f"/api/v1/work/{A_WORK}/compleet", {}, 404, "no_such_endpoint"),
         ("PUT", "/api/v1/work", {}, 405, "method_not_allowed"),
+        ("PUT", f"/api/v1/work/{A_WORK}/complete", {}, 405, "method_not_allowed"),
         ("POST", "/api/v1/work", {"data": b"{"}, 400, "malformed_body"),
         ("POST", "/api/v1/work", {"data": b""}, 400, "malformed_body"),
         ("POST", "/api/v1/work", {"data": b'{"a": NaN}'}, 400, "malformed_body"),
@@ -31,7 +36,10 @@ PROBLEM = {"type", "title", "status", "code", "detail"}
         ("GET", "/api/v1/work?cursor=x", {}, 422, "invalid"),
         ("GET", "/api/v1/work?since=yesterday", {}, 422, "invalid"),
         ("GET", "/api/v1/work/not-an-id", {}, 404, "work_not_found"),
-        ("GET", "/api/v1/work/0197a000-0000-7000-8000-000000000001", {}, 404, "work_not_found"),
+        ("GET", f"/api/v1/work/{A_WORK}", {}, 404, "work_not_found"),
+        ("POST", f"/api/v1/work/{A_WORK}/complete", {"data": b"{}"}, 403, "not_permitted"),
+        ("POST", f"/api/v1/work/{A_WORK}/release", {"data": b"{"}, 400, "malformed_body"),
+        ("POST", f"/api/v1/work/{A_WORK}/release", {"data": b"[]"}, 422, "invalid"),
         ("DELETE", "/api/v1/agents/nobody", {}, 404, "agent_not_found"),
     ],
 )
@@ -55,6 +63,11 @@ async def test_every_error_is_a_problem_document(
     assert response.content_type == "application/problem+json"
     assert (response.status, problem["status"], problem["code"]) == (status, status, code)
     assert problem.keys() >= PROBLEM
+    assert problem["broker"] == str(served.broker.id)
+    assert type(read_problem(response.status, problem)) is CODES[code]
+    is_about_a_work = A_WORK in path and code not in ("no_such_endpoint", "method_not_allowed")
+    if is_about_a_work:
+        assert problem["work_id"] == A_WORK
 
 
 @pytest.mark.setting("broker.max_body_bytes")
@@ -126,6 +139,7 @@ async def test_whoever_shows_no_good_key_is_asked_for_one(
         problem = await response.json(content_type=None)
 
     assert (response.status, problem["code"]) == (401, "unauthenticated")
+    assert problem["broker"] == str(served.broker.id)
     assert response.headers["WWW-Authenticate"] == "Bearer"
 
 
@@ -167,6 +181,8 @@ async def test_our_own_mistake_is_a_500_that_gives_nothing_away(served: Served) 
     status, problem = await served.request("GET", "/api/v1/work")
 
     assert (status, problem["code"]) == (500, "internal_error")
+    assert problem["broker"] == str(served.broker.id)
+    assert isinstance(read_problem(status, problem), BrokerUnavailable)
     assert "works" not in str(problem)
 
 
