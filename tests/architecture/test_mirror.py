@@ -59,6 +59,10 @@ TESTED_ELSEWHERE = {
         "local/build_runner/traces.py",
     },
     "migration/test_migrate.py": {"broker/db/migrate.py"},
+    "unit/agent/handlers/build/test_failures.py": {
+        "agent/handlers/build/failure_table.py",
+        "agent/handlers/build/signs.py",
+    },
     "unit/agent/controller/test_decide.py": {
         "agent/controller/conditions.py",
         "agent/controller/record.py",
@@ -74,6 +78,7 @@ NOTHING_TO_TEST = {
     "agent/handlers/protocol.py",
     "agent/handlers/verdict.py",
     "broker/api/state.py",
+    "work/fault.py",
     "wire/tenants.py",
     "local/build_runner/job.py",
     "wire/explain.py",

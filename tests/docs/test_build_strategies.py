@@ -19,7 +19,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from brokkr.agent.handlers.build.failures import TABLE
+from brokkr.agent.handlers.build.failure_table import TABLE
 from brokkr.local.binaries import ensure_programs
 from support.local import EXAMPLE
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from brokkr.agent.handlers.verdict import Failed, Retry
+from brokkr.work.fault import Fault
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,6 +17,7 @@ class Row:
 
     reason: str
     retry: Retry
+    fault: Fault
     why: str
 
 
@@ -29,26 +31,31 @@ TABLE: Final = (
     Row(
         reason=ATTEMPT_MISSING,
         retry=Retry.ALWAYS,
+        fault=Fault.CLUSTER,
         why="somebody, or a time to live, deleted the attempt before it ended",
     ),
     Row(
         reason=DEADLINE_EXCEEDED,
         retry=Retry.ONCE,
+        fault=Fault.UNCLEAR,
         why="it did not end by itself within its timeout and a grace, and was stopped",
     ),
     Row(
         reason=TEMPLATE_REFUSED,
         retry=Retry.NEVER,
+        fault=Fault.USER,
         why="the cluster will not have an object of the template",
     ),
     Row(
         reason=INVALID_TEMPLATE,
         retry=Retry.NEVER,
+        fault=Fault.USER,
         why="the agent itself will not have the template",
     ),
     Row(
         reason=UNKNOWN_WORK_TYPE,
         retry=Retry.NEVER,
+        fault=Fault.AGENT,
         why="this agent has no handler for such work",
     ),
 )
@@ -57,4 +64,6 @@ TABLE: Final = (
 def own_failure(reason: str, message: str) -> Failed:
     """Return the failure of this reason, which must be one of :data:`TABLE`."""
     row = next(row for row in TABLE if row.reason == reason)
-    return Failed(reason=reason, message=message, retry=row.retry, failure_class=reason)
+    return Failed(
+        reason=reason, message=message, retry=row.retry, failure_class=reason, fault=row.fault
+    )

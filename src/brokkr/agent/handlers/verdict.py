@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Any, TypeAlias
 
 from brokkr.agent.kinds import Resource
+from brokkr.work.fault import Fault
 from brokkr.work.model import Manifest
 
 
@@ -94,12 +95,15 @@ class Failed:
     Attributes:
         reason: The most specific word that was found for it.
         failure_class: Which of the classes of failures it is; ``retry`` counts by these.
+        fault: Whose failure it is.  Retries of the cluster's and the node's are paid by a
+            budget of their own, all others by the Work's.
     """
 
     reason: str
     message: str
     retry: Retry
     failure_class: str
+    fault: Fault = Fault.UNCLEAR
     result: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -20,13 +20,27 @@ MAX_TERMINATION_MESSAGE: Final = 16 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailedStep:
-    """How one container ended; the reason and the message are those that it wrote itself."""
+    """
+    How one container ended.
+
+    Attributes:
+        reason: What it wrote itself as the reason; the same for the message.
+        ended_as: The reason that the container's runtime gives.
+        ended_at: When, as Kubernetes writes times; empty if that is not known.
+        is_last: Whether no step comes after it.
+        cut_off: Whether steps after it were ended too, and did not get to skip themselves:
+            then their Pod was ended, and not one step in it.
+    """
 
     pod: str
     container: str
     exit_code: int | None
     reason: str = ""
     message: str = ""
+    ended_as: str = ""
+    ended_at: str = ""
+    is_last: bool = False
+    cut_off: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +50,7 @@ class Execution:
     run: Manifest
     taskruns: Sequence[Manifest]
     pipelineruns: Sequence[Manifest]
+    pods: Sequence[Manifest] = ()
 
     @property
     def is_over(self) -> bool:
@@ -58,10 +73,15 @@ class Execution:
         for each in self.taskruns:
             if has_ended(each):
                 continue
+            # Before that no step has its turn, whatever its container says.
+            if text_of(condition_of(each), "reason") not in ("", "Running"):
+                continue
+            steps = parts_of(each, "status", "steps")
+            if any(part_of(s, "terminated").get("exitCode") for s in steps):
+                continue  # the others only end
             # All containers start at once and wait for their turn: the first that has not
             # ended has it.
-            steps = (s for s in parts_of(each, "status", "steps") if not s.get("terminated"))
-            current = next(steps, {})
+            current = next((s for s in steps if not s.get("terminated")), {})
             if part_of(current, "running"):
                 return text_of(current, "container").removeprefix(STEP_PREFIX)[:63]
         return ""
@@ -82,7 +102,8 @@ class Execution:
         failed = self.failed_taskrun
         pod = pod or text_of(failed, "status", "podName")
         # The others were ended because one of them failed, which is the first.
-        for step in parts_of(failed, "status", "steps"):
+        steps = parts_of(failed, "status", "steps")
+        for place, step in enumerate(steps, start=1):
             exit_code = part_of(step, "terminated").get("exitCode")
             name = text_of(step, "container")
             if isinstance(exit_code, int) and exit_code != 0 and container in ("", name):
@@ -93,8 +114,22 @@ class Execution:
                     exit_code=exit_code,
                     reason=own.get("shp-error-reason", ""),
                     message=own.get("shp-error-message", ""),
+                    ended_as=text_of(step, "terminated", "reason"),
+                    ended_at=text_of(step, "terminated", "finishedAt"),
+                    is_last=place == len(steps),
+                    cut_off=any(map(_is_cut_off, steps[place:])),
                 )
         return FailedStep(pod=pod, container=container, exit_code=None)
+
+    @property
+    def waits_for(self) -> str:
+        """Return what a step's container says that it waits for; empty if none says so."""
+        told = (
+            text_of(step, "waiting", "message")
+            for each in self.taskruns
+            for step in parts_of(each, "status", "steps")
+        )
+        return next(filter(None, told), "")
 
     @property
     def results(self) -> Mapping[str, str]:
@@ -112,6 +147,16 @@ def execution_of(run: Manifest, seen: Sequence[Manifest]) -> Execution:
         run,
         [each for each in seen if each.get("kind") == "TaskRun"],
         [each for each in seen if each.get("kind") == "PipelineRun"],
+        [each for each in seen if each.get("kind") == "Pod"],
+    )
+
+
+def _is_cut_off(step: Manifest) -> bool:
+    """Say whether a step was ended before its turn, and not by itself."""
+    # A step whose turn does not come says "Skipped"; one that is stopped by request or for
+    # the time that it took, that.  Since Tekton 0.54.
+    return bool(part_of(step, "terminated").get("exitCode")) and not text_of(
+        step, "terminationReason"
     )
 
 

@@ -21,17 +21,10 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import Final, TypeVar
 
+from brokkr.agent.handlers.build.disruption import with_disruption
 from brokkr.agent.handlers.build.execution import Execution, execution_of
-from brokkr.agent.handlers.build.failures import (
-    CANCELLATIONS,
-    POLICY_VIOLATION,
-    Signs,
-    judge,
-    judge_now,
-    signs_of_build,
-    signs_of_execution,
-    signs_of_run,
-)
+from brokkr.agent.handlers.build.failure_table import CANCELLATIONS, INTERRUPTED, POLICY_VIOLATION
+from brokkr.agent.handlers.build.failures import judge, judge_now
 from brokkr.agent.handlers.build.manifests import (
     BuildDefaults,
     render_build,
@@ -44,6 +37,12 @@ from brokkr.agent.handlers.build.phrases import printable
 from brokkr.agent.handlers.build.policy import ANYTHING_GOES, BuildPolicy, check_policy
 from brokkr.agent.handlers.build.reading import condition_of, has_ended, text_of
 from brokkr.agent.handlers.build.result import fails_on_finding, result_of, vulnerabilities_of
+from brokkr.agent.handlers.build.signs import (
+    Signs,
+    signs_of_build,
+    signs_of_execution,
+    signs_of_run,
+)
 from brokkr.agent.handlers.protocol import Cancellation, Prerequisite, Related
 from brokkr.agent.handlers.verdict import (
     Cancelled,
@@ -194,7 +193,13 @@ class BuildHandler:
             if execution.pipelineruns and not execution.is_over:
                 return Running(message="waiting for the PipelineRun to stop", limit=limit)
             return _cancellation(work, execution, build, signs_of_run(execution, build))
-        verdict = judge(signs_of_run(execution, build), evidence)
+        signs = with_disruption(
+            signs_of_run(execution, build),
+            execution,
+            evidence,
+            was_interrupted=any(each.failure_class == INTERRUPTED for each in work.status.attempts),
+        )
+        verdict = signs if isinstance(signs, Unclear) else judge(signs, evidence)
         return _with_result(verdict, work, execution, build)
 
     def _limit(self, timeout: timedelta) -> timedelta:

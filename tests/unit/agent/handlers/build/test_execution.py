@@ -29,6 +29,7 @@ def a_pipelinerun(status: str) -> Manifest:
 
 
 DONE = {"terminated": {"exitCode": 0}}
+FAILED = {"terminated": {"exitCode": 1}}
 RUNNING: dict[str, Any] = {"running": {"startedAt": "2026-01-01T00:00:00Z"}}
 WAITING = {"waiting": {"reason": "PodInitializing"}}
 
@@ -42,6 +43,8 @@ WAITING = {"waiting": {"reason": "PodInitializing"}}
         ((DONE, DONE, RUNNING), "image-processing"),
         ((WAITING, WAITING, WAITING), ""),
         ((DONE, DONE, DONE), ""),
+        # A step has failed; those after it only end.
+        ((DONE, FAILED, RUNNING), ""),
     ],
 )
 def test_the_step_that_runs_is_the_first_that_has_not_ended(
@@ -69,7 +72,7 @@ def test_a_failed_step_is_that_of_the_build_runs_pod() -> None:
     ]
 
     assert Execution(run, steps, []).failed_step == FailedStep(
-        pod="p2", container="step-build", exit_code=4
+        pod="p2", container="step-build", exit_code=4, is_last=True
     )
 
 
@@ -78,8 +81,42 @@ def test_a_recorded_failure_is_found_without_the_build_run_telling_where() -> No
     silent = {**run, "status": {**run["status"], "failureDetails": {}}}
 
     assert execution_of(silent, [taskrun]).failed_step == FailedStep(
-        pod="push-unauthorized-jrqzd-pod", container="step-image-processing", exit_code=1
+        pod="push-unauthorized-jrqzd-pod",
+        container="step-image-processing",
+        exit_code=1,
+        ended_as="Error",
+        ended_at="2026-11-23T19:45:39Z",
+        is_last=True,
     )
+
+
+@pytest.mark.parametrize("reason", ["Pending", "ExceededNodeResources", "PullImageFailed"])
+def test_no_step_runs_while_the_pod_waits(reason: str) -> None:
+    taskrun = a_taskrun(a_step("step-source-default", **RUNNING))
+    taskrun["status"]["conditions"][0]["reason"] = reason
+
+    assert Execution({}, [taskrun], []).running_step == ""
+
+
+@pytest.mark.parametrize(
+    ("case", "is_cut_off"),
+    [
+        ("pod-deleted", True),
+        ("pod-preempted", True),
+        ("namespace-terminating", True),
+        ("run-step-fails", False),
+        ("wrong-git-url", False),
+        ("step-oom", False),
+        ("timeout", False),
+        ("cancel", False),
+    ],
+)
+def test_steps_that_were_ended_together_are_told_from_those_that_skipped_themselves(
+    case: str, is_cut_off: bool
+) -> None:
+    _build, run, *others = recorded(case)
+
+    assert execution_of(run, others).failed_step.cut_off == is_cut_off
 
 
 @pytest.mark.parametrize(

@@ -6,20 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from brokkr.agent.handlers.build.execution import Execution
-from brokkr.agent.handlers.build.failures import (
+from brokkr.agent.handlers.build.failure_table import (
     IMAGE_STEP,
-    MAX_MESSAGE,
     SOURCE_STEP,
     TABLE,
     UNLISTED,
     UPLOAD_STEP,
     Row,
-    Signs,
-    judge,
-    judge_now,
-    signs_of_build,
-    signs_of_run,
 )
+from brokkr.agent.handlers.build.failures import MAX_MESSAGE, judge, judge_now
+from brokkr.agent.handlers.build.signs import Signs, signs_of_build, signs_of_run
 from brokkr.agent.handlers.verdict import (
     Failed,
     LogLookup,
@@ -35,6 +31,7 @@ from brokkr.agent.kinds import (
     CONFIG_MAPS,
     SERVICE_ACCOUNTS,
 )
+from brokkr.work.fault import Fault
 from brokkr.work.model import Manifest
 
 POD = "hello-pod"
@@ -88,8 +85,8 @@ def as_judged(failed: Failed) -> tuple[str, Retry]:
 
 
 def is_default(row: Row) -> bool:
-    return (row.container, row.exit_code, row.saying, row.log, row.is_there) == (
-        *("", None, None, None),
+    return (row.container, row.exit_code, row.saying, row.log, row.ending, row.is_there) == (
+        *("", None, None, None, None),
         False,
     )
 
@@ -111,7 +108,7 @@ def test_every_reason_has_a_row_that_asks_for_nothing_else() -> None:
 def test_a_class_is_judged_in_one_way_whichever_row_holds() -> None:
     for name in {row.name for row in TABLE}:
         rows = [row for row in TABLE if row.name == name]
-        assert len({(row.retry, row.why) for row in rows}) == 1, name
+        assert len({(row.retry, row.fault, row.why) for row in rows}) == 1, name
 
 
 def test_a_class_has_a_camel_case_name() -> None:
@@ -170,6 +167,20 @@ def test_a_reason_with_one_cause_decides_alone(reason: str, name: str, retry: Re
         ("PodCreationFailed", "webhook: context deadline exceeded", "ClusterTrouble"),
         ("PodCreationFailed", "request timed out", "ClusterTrouble"),
         ("PodCreationFailed", "who knows", "PodNotCreated"),
+        (
+            "PodCreationFailed",
+            (
+                "forbidden: unable to create new content in namespace x because it is being "
+                "terminated"
+            ),
+            "NamespaceTerminating",
+        ),
+        ("PodCreationFailed", "is forbidden: exceeded quota: team", "QuotaExceeded"),
+        (
+            "PodCreationFailed",
+            "is forbidden: failed quota: team: must specify limits.cpu",
+            "QuotaRefused",
+        ),
         ("VolumeDoesNotExist", 'secrets "push" not found', "MissingReference"),
         ("CreateContainerConfigError", 'secret "push" not found', "MissingReference"),
     ],
@@ -190,7 +201,8 @@ def test_reasons_of_several_causes_are_told_apart_by_the_message(
 @pytest.mark.parametrize(
     ("message", "name", "retry"),
     [
-        ("unable to access 'https://g/': Could not resolve host: g", "GitTransport", Retry.ALWAYS),
+        ("unable to access 'https://g/': Could not resolve host: g", "GitHostUnknown", Retry.ONCE),
+        ("Could not resolve host: Temporary failure in name", "GitTransport", Retry.ALWAYS),
         ("The requested URL returned error: 503", "GitTransport", Retry.ALWAYS),
         ("The requested URL returned error: 429", "GitTransport", Retry.ALWAYS),
         ("fatal: early EOF", "GitTransport", Retry.ALWAYS),
@@ -200,7 +212,6 @@ def test_reasons_of_several_causes_are_told_apart_by_the_message(
         ("error: pathspec 'abc' did not match any file(s)", "GitNotFound", Retry.NEVER),
         ("fatal: repository 'https://g/TLS.git/' not found", "GitNotFound", Retry.NEVER),
         ("SSL certificate problem: self-signed certificate", "GitCertificate", Retry.NEVER),
-        ("fatal: unusable credentials (exit code 110)", "GitCredentials", Retry.NEVER),
     ],
 )
 def test_git_errors_are_told_apart_by_what_git_said_and_need_no_log(
@@ -244,7 +255,13 @@ def test_the_exit_code_of_the_git_step_tells_of_credentials_where_it_says_nothin
     ("log", "judged"),
     [
         ("ssh: connect to host g port 22: Connection timed out", ("GitTransport", Retry.ALWAYS)),
-        ("ssh: Could not resolve hostname g: Name or", ("GitTransport", Retry.ALWAYS)),
+        ("ssh: Could not resolve hostname g: Name or", ("GitHostUnknown", Retry.ONCE)),
+        (
+            "ssh: Could not resolve hostname g: Temporary failure in name resolution",
+            ("GitTransport", Retry.ALWAYS),
+        ),
+        ("fatal: 'x.git' does not appear to be a git repository", ("GitNotFound", Retry.NEVER)),
+        ("ERROR: Repository not found.", ("GitNotFound", Retry.NEVER)),
         ("git@g: Permission denied (publickey).", ("GitCredentials", Retry.NEVER)),
         ("Host key verification failed.", ("GitCredentials", Retry.NEVER)),
         ("OpenSSH_10.0p2, OpenSSL 3.5.9\nneither", ("SourceUnclear", Retry.ONCE)),
@@ -264,11 +281,34 @@ def test_a_bad_key_and_a_dead_network_are_told_apart_by_the_log(
         *("GitSSHAuthExpected", "GitBasicAuthIncomplete", "AuthUnexpectedHTTP"),
     ],
 )
-def test_wrong_git_credentials_are_permanent_without_a_look(reason: str) -> None:
-    verdict = judge(signs(a_git_failure(reason, "wrong")), {})
+def test_wrong_git_credentials_are_permanent_and_the_logs_line_is_shown(reason: str) -> None:
+    run = a_git_failure(reason, "the secret does not fit")
 
-    assert isinstance(verdict, Failed)
-    assert as_judged(verdict) == ("GitCredentials", Retry.NEVER)
+    assert judge(signs(run), {}) == Unclear(look_at=(LogLookup(POD, SOURCE_STEP),))
+    for log, said in ((None, ""), ("a\nbasic auth is not sent over http", "basic auth is not")):
+        failed = classify(run, log=log)
+        assert as_judged(failed) == ("GitCredentials", Retry.NEVER)
+        assert said in failed.message
+        assert "the secret does not fit" in failed.message
+
+
+def test_a_bad_key_is_told_in_git_words_first_and_then_in_shipwrights() -> None:
+    said = "The key is invalid. Please make sure that the repository exists."
+
+    failed = classify(
+        a_git_failure("GitAuthInvalidKey", said),
+        log="fatal: 'x.git' does not appear to be a git repository\nand the repository exists.",
+    )
+
+    assert failed.message.index("does not appear") < failed.message.index("The key is invalid")
+
+
+def test_where_the_log_says_nothing_known_shipwrights_own_words_are_kept() -> None:
+    failed = classify(
+        a_git_failure("GitAuthInvalidKey", "The key is invalid."), log="and the repository exists."
+    )
+
+    assert failed.message.startswith("The key is invalid.")
 
 
 # -- steps that give no reason
@@ -293,6 +333,22 @@ def test_wrong_git_credentials_are_permanent_without_a_look(reason: str) -> None
         (SOURCE_STEP, None, ("SourceUnclear", Retry.ONCE)),
         (UPLOAD_STEP, "timeout waiting for condition", ("UploadMissing", Retry.ALWAYS)),
         (UPLOAD_STEP, None, ("UploadMissing", Retry.ALWAYS)),
+        (
+            IMAGE_STEP,
+            "dial tcp: lookup r on 1.2.3.4: no such host",
+            ("RegistryUnknown", Retry.ONCE),
+        ),
+        (
+            IMAGE_STEP,
+            "dial tcp: lookup r on 1.2.3.4: server misbehaving",
+            ("PushTransport", Retry.ALWAYS),
+        ),
+        (SOURCE_STEP, "lookup r on 1.2.3.4:53: no such host", ("RegistryUnknown", Retry.ONCE)),
+        (
+            "step-build",
+            "Error: initializing source docker://r/x: lookup r on 1.2.3.4:53: no such host",
+            ("RegistryUnknown", Retry.ONCE),
+        ),
         ("step-build", "pulling x: unauthorized", ("RegistryRefused", Retry.NEVER)),
         ("step-build", "pushing image: dial tcp: refused", ("RegistryTransport", Retry.ALWAYS)),
         ("step-build", "main.c:1: error", ("StepFailed", Retry.ONCE)),
@@ -307,6 +363,139 @@ def test_a_step_without_a_reason_is_judged_by_its_log(
     assert as_judged(failed) == judged
     if log:
         assert failed.message.startswith(f"{container}: {log.splitlines()[-1]} (")
+
+
+FORGED = """\
+pushing manifest to registry: unauthorized: authentication required
+pulling image: dial tcp: lookup registry on 10.0.0.1:53: no such host
+pushing blob: connection refused
+Error: dockerfile parse error: unknown instruction"""
+"""What a program of a RUN may print."""
+
+
+@pytest.mark.parametrize(
+    ("ending", "judged"),
+    [
+        (
+            'Error: building at STEP "RUN push.sh unauthorized registry": exit status 1',
+            ("RunFailed", Retry.ONCE),
+        ),
+        (
+            'error building at STEP "RUN x": error while running runtime: exit status 1',
+            ("RunFailed", Retry.ONCE),
+        ),
+        (
+            (
+                'error: failed to solve: process "/bin/sh -c echo push denied" did not complete '
+                "successfully: exit code: 1"
+            ),
+            ("RunFailed", Retry.ONCE),
+        ),
+        (
+            (
+                "error building image: error building stage: failed to execute command: waiting "
+                "for process to exit: exit status 1"
+            ),
+            ("RunFailed", Retry.ONCE),
+        ),
+        ("Killed", ("StepFailed", Retry.ONCE)),
+        ("something else", ("StepFailed", Retry.ONCE)),
+    ],
+)
+def test_what_a_users_program_prints_never_decides_between_registry_and_run(
+    ending: str, judged: tuple[str, Retry]
+) -> None:
+    assert as_judged(classify(a_failed_step("step-build"), log=f"{FORGED}\n{ending}")) == judged
+
+
+@given(printed=st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=300))
+def test_whatever_a_run_prints_its_failure_is_the_runs(printed: str) -> None:
+    log = f'{printed}\nError: building at STEP "RUN {printed[:40]!r}": exit status 1'
+
+    assert classify(a_failed_step("step-build"), log=log).failure_class == "RunFailed"
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        (
+            'Error: building at STEP "COPPY ": Build error: Unknown instruction: "COPPY" '
+            '&imagebuilder.Step{Env:[]string{"PATH=/bin"}, Command:"coppy"}'
+        ),
+        "error: failed to solve: dockerfile parse error on line 3: unknown instruction: COPPY",
+        (
+            "error building image: parsing dockerfile: dockerfile parse error line 3: unknown "
+            "instruction: COPPY"
+        ),
+        'Error: Syntax error - can\'t find = in "x". Must be of the form: name=value',
+        (
+            'Error: building at STEP "COPY nope /x": checking on sources under "/w": copier: stat: '
+            '"/nope": no such file or directory'
+        ),
+        (
+            'error: failed to solve: failed to compute cache key: failed to calculate: "/n": '
+            "not found"
+        ),
+    ],
+)
+def test_a_dockerfile_that_the_builder_refuses_is_not_built_again(ending: str) -> None:
+    failed = classify(a_failed_step("step-build"), log=f"STEP 1/2: FROM scratch\n{ending}")
+
+    assert as_judged(failed) == ("DockerfileInvalid", Retry.NEVER)
+    assert failed.fault is Fault.DOCKERFILE
+    assert "imagebuilder.Step{" not in failed.message
+
+
+def test_a_repository_that_shipwright_does_not_find_is_not_asked_for_again() -> None:
+    for message, judged in (
+        ("repository not found", ("RepositoryMissing", Retry.NEVER)),
+        ("authentication required", ("RepositoryMissing", Retry.NEVER)),
+        ("dial tcp: i/o timeout", ("RepositoryUnreachable", Retry.ALWAYS)),
+    ):
+        build = {
+            "status": {
+                "registered": "False",
+                "reason": "RemoteRepositoryUnreachable",
+                "message": message,
+            }
+        }
+        assert as_judged(judge_now(signs_of_build(build), {})) == judged
+
+
+@pytest.mark.parametrize(
+    ("message", "name", "retry"),
+    [
+        ("The node was low on resource: memory.", "PodEvicted", Retry.ALWAYS),
+        (
+            "Pod ephemeral local storage usage exceeds the total limit of containers 1Gi. ",
+            "StorageExceeded",
+            Retry.NEVER,
+        ),
+        ('Usage of EmptyDir volume "w" exceeds the limit "1Gi". ', "StorageExceeded", Retry.NEVER),
+        (
+            'Container step-build exceeded its local ephemeral storage limit "1Gi". ',
+            "StorageExceeded",
+            Retry.NEVER,
+        ),
+    ],
+)
+def test_an_eviction_for_the_pods_own_limits_is_the_users(
+    message: str, name: str, retry: Retry
+) -> None:
+    failed = classify(a_failed_run("PodEvicted", message))
+
+    assert as_judged(failed) == (name, retry)
+    assert failed.fault.is_infrastructure == (name == "PodEvicted")
+
+
+def test_a_step_that_was_killed_for_its_memory_is_told_so_whatever_its_run_says() -> None:
+    taskrun = a_failed_taskrun("Failed", container="step-build", exit_code=137)
+    taskrun["status"]["steps"][0]["terminated"]["reason"] = "OOMKilled"
+
+    assert as_judged(classify(a_failed_step("step-build"), taskrun)) == (
+        "OutOfMemory",
+        Retry.NEVER,
+    )
 
 
 def test_vulnerabilities_are_known_by_the_exit_code_whatever_the_reason_says() -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from brokkr.agent.handlers.build.handler import BuildHandler
 from brokkr.agent.handlers.build.manifests import BuildDefaults
+from brokkr.agent.handlers.build.reading import condition_of
 from brokkr.agent.handlers.build.result import MAX_VULNERABILITIES
 from brokkr.agent.handlers.protocol import Cancellation
 from brokkr.agent.handlers.verdict import (
@@ -22,12 +23,14 @@ from brokkr.agent.handlers.verdict import (
     Unclear,
     Verdict,
 )
+from brokkr.work.fault import Fault
 from brokkr.work.model import Manifest
 from support.factories import a_work
-from support.recordings import CASES, logs_of, recorded, settle
+from support.recordings import CASES, has_watch, logs_of, recorded, settle, watched
 from support.templates import a_build, a_build_run, a_config_map, a_list
 
 COMPLETED = ("BuildCompleted", None, None)
+UNENDED = ("Running", None, None)
 
 # What each recorded build came to, and why a retry may or may not help.
 EXPECTED: Mapping[str, tuple[str, str | None, Retry | None]] = {
@@ -47,10 +50,11 @@ EXPECTED: Mapping[str, tuple[str, str | None, Retry | None]] = {
     "taskrun-deleted": ("TaskRunIsMissing", "ExecutorDeleted", Retry.ALWAYS),
     "step-oom": ("StepOutOfMemory", "OutOfMemory", Retry.NEVER),
     # The cause stands in the step's log alone.
-    "dockerfile-syntax": ("Failed", "StepFailed", Retry.ONCE),
-    "run-step-fails": ("Failed", "StepFailed", Retry.ONCE),
+    "dockerfile-syntax": ("Failed", "DockerfileInvalid", Retry.NEVER),
+    "run-step-fails": ("Failed", "RunFailed", Retry.ONCE),
+    "run-fails-with-long-output": ("Failed", "RunFailed", Retry.ONCE),
     "push-unauthorized": ("Failed", "PushRefused", Retry.NEVER),
-    "registry-host-unknown": ("Failed", "PushTransport", Retry.ALWAYS),
+    "registry-host-unknown": ("Failed", "RegistryUnknown", Retry.ONCE),
     "registry-unreachable": ("Failed", "PushTransport", Retry.ALWAYS),
     # A strategy's own word, which this project cannot know.
     "step-error-result": ("MyReason", "Unlisted", Retry.ONCE),
@@ -59,6 +63,7 @@ EXPECTED: Mapping[str, tuple[str, str | None, Retry | None]] = {
     "git-auth-wrong": ("GitAuthInvalidUserOrPass", "GitCredentials", Retry.NEVER),
     "missing-dockerfile": ("DockerfileNotFound", "InputRefused", Retry.NEVER),
     "missing-dockerfile-strategy-push": ("DockerfileNotFound", "InputRefused", Retry.NEVER),
+    "ssh-repository-missing": ("GitAuthInvalidKey", "GitNotFound", Retry.NEVER),
     "wrong-git-url": ("GitError", "GitNotFound", Retry.NEVER),
     "wrong-revision": ("GitRevisionNotFound", "GitNotFound", Retry.NEVER),
     "wrong-revision-sha": ("GitError", "GitNotFound", Retry.NEVER),
@@ -81,13 +86,61 @@ EXPECTED: Mapping[str, tuple[str, str | None, Retry | None]] = {
     "param-undefined": ("UndefinedParameter", "SpecRefused", Retry.NEVER),
     "param-wrong-type": ("WrongParameterValueType", "SpecRefused", Retry.NEVER),
     "volume-undefined": ("UndefinedVolume", "SpecRefused", Retry.NEVER),
+    # The build is innocent: its pod, its node or its namespace was taken away.
+    "node-power-cut": ("ContainerStatusUnknown", "NodeLost", Retry.ALWAYS),
+    "pod-preempted": ("PreemptionByScheduler", "PodPreempted", Retry.ALWAYS),
+    "namespace-terminating": ("PodDeleted", "PodDeleted", Retry.ALWAYS),
+    # Nobody saw its pod; but its containers ended as those of a lost one do.
+    "pod-deleted": ("Interrupted", "Interrupted", Retry.ONCE),
+    # The cluster is not set up for it.
+    "quota-needs-requests": ("PodCreationFailed", "QuotaRefused", Retry.NEVER),
+    "config-map-missing-in-env": ("CreateContainerConfigError", "MissingReference", Retry.NEVER),
+    # They have not ended, and will not by themselves.
+    "quota-no-room": UNENDED,
+    "empty-array-parameter": UNENDED,
+    "executor-switched-midway": UNENDED,
 }
+
+FAULTS: Mapping[str, Fault] = {
+    "cancel": Fault.UNCLEAR,
+    "timeout": Fault.UNCLEAR,
+    "step-error-result": Fault.UNCLEAR,
+    "taskrun-deleted": Fault.CLUSTER,
+    "pod-preempted": Fault.CLUSTER,
+    "namespace-terminating": Fault.CLUSTER,
+    "quota-needs-requests": Fault.CLUSTER,
+    "node-power-cut": Fault.NODE,
+    "pod-deleted": Fault.NODE,
+    "dockerfile-syntax": Fault.DOCKERFILE,
+    "run-step-fails": Fault.DOCKERFILE,
+    "run-fails-with-long-output": Fault.DOCKERFILE,
+    "push-unauthorized": Fault.REGISTRY,
+    "registry-host-unknown": Fault.REGISTRY,
+    "registry-unreachable": Fault.REGISTRY,
+    "git-auth-required": Fault.SOURCE,
+    "git-auth-wrong": Fault.SOURCE,
+    "ssh-repository-missing": Fault.SOURCE,
+    "wrong-git-url": Fault.SOURCE,
+    "wrong-revision": Fault.SOURCE,
+    "wrong-revision-sha": Fault.SOURCE,
+}
+"""Whose each recorded failure is; of all others the user's."""
 
 # Without Tekton's objects and without logs a push may have failed for what passes.
 BY_THE_BUILD_RUN_ALONE: Mapping[str, tuple[str, str, Retry]] = {
     "push-unauthorized": ("Failed", "PushUnclear", Retry.ALWAYS),
     "registry-host-unknown": ("Failed", "PushUnclear", Retry.ALWAYS),
     "registry-unreachable": ("Failed", "PushUnclear", Retry.ALWAYS),
+    # What a builder said last is all that there is of a Dockerfile's mistake.
+    "dockerfile-syntax": ("Failed", "StepFailed", Retry.ONCE),
+    "run-step-fails": ("Failed", "StepFailed", Retry.ONCE),
+    "run-fails-with-long-output": ("Failed", "StepFailed", Retry.ONCE),
+    "ssh-repository-missing": ("GitAuthInvalidKey", "SourceUnclear", Retry.ONCE),
+    # And without TaskRun and Pod a loss looks like a failed step.
+    "node-power-cut": ("Failed", "StepFailed", Retry.ONCE),
+    "pod-preempted": ("Failed", "StepFailed", Retry.ONCE),
+    "pod-deleted": ("Failed", "StepFailed", Retry.ONCE),
+    "namespace-terminating": ("Failed", "StepFailed", Retry.ONCE),
 }
 
 # What the cause is, in the words of the step that failed.
@@ -97,6 +150,11 @@ DECIDING_LINES = {
     "registry-unreachable": "connect: connection refused",
     "dockerfile-syntax": 'Unknown instruction: "COPPY"',
     "run-step-fails": "exit status 1",
+    "run-fails-with-long-output": "exit status 101",
+    "ssh-repository-missing": "'nosuch.git' does not appear to be a git repository",
+    "config-map-missing-in-env": 'configmap "build-settings" not found',
+    "quota-needs-requests": "must specify requests.cpu",
+    "pod-preempted": "preempting to accommodate a higher priority pod",
 }
 
 HANDLER = BuildHandler(BuildDefaults())
@@ -142,6 +200,8 @@ def what_it_came_to(verdict: Verdict) -> tuple[str, str | None, Retry | None]:
         verdict = verdict.unasked
     if isinstance(verdict, Succeeded):
         return verdict.reason, None, None
+    if isinstance(verdict, Running):
+        return UNENDED
     assert isinstance(verdict, Failed)
     return verdict.reason, verdict.failure_class, verdict.retry
 
@@ -162,6 +222,26 @@ def test_without_tekton_and_logs_a_recorded_build_is_judged_by_the_build_run(cas
     verdict = assess(*recorded(case, with_execution=False))
 
     assert what_it_came_to(verdict) == BY_THE_BUILD_RUN_ALONE.get(case, EXPECTED[case])
+
+
+@pytest.mark.parametrize("case", [each for each in CASES if EXPECTED[each][1] is not None])
+def test_every_recorded_failure_is_laid_at_the_right_door(case: str) -> None:
+    verdict = assess_recording(case)
+    failed = verdict.unasked if isinstance(verdict, Cancelled) else verdict
+
+    assert isinstance(failed, Failed)
+    assert failed.fault is FAULTS.get(case, Fault.USER)
+
+
+@pytest.mark.parametrize("case", [each for each in CASES if has_watch(each)])
+def test_nothing_on_the_way_of_a_recorded_build_is_taken_for_its_end(case: str) -> None:
+    build = recorded(case, with_execution=False)[0]
+    events = watched(case)
+
+    for _, run in events:
+        verdict = assess(build, run)
+        is_ended = condition_of(run).get("status") in ("True", "False")
+        assert isinstance(verdict, Running) != is_ended
 
 
 def test_every_expectation_has_its_recording() -> None:
