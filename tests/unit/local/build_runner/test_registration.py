@@ -32,7 +32,7 @@ def test_a_build_is_registered_as_it_was_recorded(path: Path) -> None:
         build["metadata"]["name"],
         build["metadata"]["namespace"],
         build["spec"],
-        secrets={"gitcred", "gitcred-bad", "regcred", "regcred-gone"},
+        secrets={"gitcred", "gitcred-bad", "gitkey", "regcred", "regcred-gone"},
         strategy=None if build["spec"]["strategy"]["name"] == "no-such-strategy" else STRATEGY,
     )
 
