@@ -42,6 +42,11 @@ def problem_with_value(value: str) -> str | None:
     return None
 
 
+def is_dns_name(name: str) -> bool:
+    """Say whether this can be the name of an object in Kubernetes."""
+    return len(name) <= 253 and _SUBDOMAIN.fullmatch(name) is not None
+
+
 def problem_with_name(name: str) -> str | None:
     """Say what is wrong with an agent's or a generator's name; None if nothing is."""
     if len(name) > 63 or not _AGENT_NAME.fullmatch(name):

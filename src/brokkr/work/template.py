@@ -23,7 +23,9 @@ from typing import Any, Final, TypeAlias
 
 import orjson
 
+from brokkr.work.build_template import check_build
 from brokkr.work.errors import InvalidWork
+from brokkr.work.labels import is_dns_name
 from brokkr.work.model import Manifest
 from brokkr.work.survey import is_ascii, is_small, survey
 
@@ -55,7 +57,6 @@ _HTTP = re.compile(r"(?i)https?\Z")
 # JSON can write both, and no database can store them.
 _NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 _REFUSED_METADATA = ("ownerReferences", "finalizers", "generateName", "managedFields", "uid")
-_DNS_NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 
 
 def documents(template: Manifest) -> list[Manifest]:
@@ -102,8 +103,11 @@ def check_template(
     found = documents(template)
     if len(found) > MAX_DOCUMENTS:
         raise InvalidWork("template", f"has {len(found)} documents; at most {MAX_DOCUMENTS}")
-    for index, document in enumerate(found):
-        path = "template" if document is template else f"template.items[{index}]"
+    paths = [
+        ("template" if each is template else f"template.items[{index}]", each)
+        for index, each in enumerate(found)
+    ]
+    for path, document in paths:
         _check_document(document, allowed, path)
         if not is_plain:
             _check_strings(document, path)
@@ -114,7 +118,7 @@ def check_template(
                 f"{given!r} is not where this agent runs work ({namespace!r}); leave it out",
             )
     if work_type == "build":
-        _check_build(found)
+        check_build(paths)
 
 
 def check_size(template: Manifest) -> bool:
@@ -205,77 +209,10 @@ def _has_credentials(text: str) -> bool:
 
 
 def _check_name(name: object, path: str) -> None:
-    if name is not None and not (
-        isinstance(name, str) and len(name) <= 63 and _DNS_NAME.fullmatch(name)
-    ):
+    if name is not None and not (isinstance(name, str) and len(name) <= 63 and is_dns_name(name)):
         raise InvalidWork(
             f"{path}.metadata.name",
             f"{reprlib.repr(name)} is not a Kubernetes name of at most 63 characters",
-        )
-
-
-def _check_build(found: list[Manifest]) -> None:
-    """Shipwright's own rules that its API server does not enforce."""
-    builds = [each for each in found if each["kind"] == "Build"]
-    runs = [each for each in found if each["kind"] == "BuildRun"]
-    if len(builds) != 1:
-        raise InvalidWork("template", f"needs exactly one Build; it has {len(builds)}")
-    if len(runs) > 1:
-        raise InvalidWork("template", f"may have one BuildRun as the pattern; it has {len(runs)}")
-    for run in runs:
-        _check_run(run.get("spec", {}), build=builds[0].get("metadata", {}).get("name"))
-    for config_map in (each for each in found if each["kind"] == "ConfigMap"):
-        if not config_map.get("metadata", {}).get("name"):
-            raise InvalidWork("template", "each ConfigMap needs a metadata.name")
-    _check_build_spec(builds[0].get("spec", {}))
-
-
-def _check_run(spec: Manifest, *, build: str | None) -> None:
-    given = spec.get("build", {})
-    if not isinstance(given, Mapping):
-        raise InvalidWork("template.spec.build", "must be an object")
-    if "spec" in given:
-        raise InvalidWork(
-            "template.spec.build.spec",
-            "a BuildRun with an embedded Build is not supported: give the Build as a "
-            "document of its own",
-        )
-    if given.get("name") not in (None, build):
-        raise InvalidWork(
-            "template.spec.build.name", f"{given['name']!r} is not the Build given here: {build!r}"
-        )
-    if "source" in spec:
-        raise InvalidWork(
-            "template.spec.source", "a BuildRun can only wait for an upload that nobody would make"
-        )
-    if "state" in spec:
-        raise InvalidWork("template.spec.state", "must not be given: cancel the work instead")
-
-
-def _check_build_spec(spec: Manifest) -> None:
-    strategy, output = spec.get("strategy"), spec.get("output")
-    if not (isinstance(strategy, Mapping) and isinstance(strategy.get("name"), str)):
-        raise InvalidWork("template.spec.strategy.name", "a Build must name its strategy")
-    if not (isinstance(output, Mapping) and isinstance(output.get("image"), str)):
-        raise InvalidWork("template.spec.output.image", "a Build must name the image it makes")
-    source = spec.get("source")
-    if source is None:
-        return
-    # Shipwright registers a Build whose source type and block disagree, and then runs it
-    # without any source step; so this is the only place that can say so.
-    blocks = {"Git": "git", "OCI": "ociArtifact", "Local": "local"}
-    block = blocks.get(str(source.get("type"))) if isinstance(source, Mapping) else None
-    if block is None:
-        raise InvalidWork("template.spec.source.type", "must be Git or OCI")
-    if block == "local":
-        raise InvalidWork(
-            "template.spec.source.type", "Local waits for an upload that nobody would make"
-        )
-    given = [each for each in blocks.values() if each in source]
-    if given != [block]:
-        raise InvalidWork(
-            f"template.spec.source.{block}",
-            f"type {source['type']} needs this block and no other; given: {given}",
         )
 
 

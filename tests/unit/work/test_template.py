@@ -19,6 +19,7 @@ from brokkr.work.template import (
 )
 from support.templates import a_build, a_build_run, a_config_map, a_list
 
+URL = "https://git.example/hello.git"
 SECRET = "https://user:secret@git.example/hello.git"
 
 
@@ -69,7 +70,7 @@ def test_what_an_agent_can_run_is_accepted(template: Manifest) -> None:
         (a_list(a_build_run()), "template"),
         (a_list(a_build(), a_build()), "template"),
         (a_list(a_build(), a_build_run(), a_build_run()), "template"),
-        (a_list(a_build(), a_config_map(metadata={})), "template"),
+        (a_list(a_build(), a_config_map(metadata={})), "template.items[1].metadata.name"),
         (a_build(metadata=None), "template.metadata"),
         (a_build() | {"spec": "all"}, "template.spec"),
         (a_build() | {"spec": {}}, "template.spec.strategy.name"),
@@ -85,22 +86,26 @@ def test_what_an_agent_can_run_is_accepted(template: Manifest) -> None:
         (a_build(spec={"source": {"git": {"url": "u"}}}), "template.spec.source.type"),
         (a_build(spec={"source": {"type": "Local", "local": {}}}), "template.spec.source.type"),
         (
-            a_build(spec={"source": {"type": "Git", "git": {}, "ociArtifact": {}}}),
+            a_build(
+                spec={
+                    "source": {"type": "Git", "git": {"url": URL}, "ociArtifact": {"image": "a/b"}}
+                }
+            ),
             "template.spec.source.git",
         ),
         (
             a_list(a_build(), a_build_run(spec={"build": {"spec": {}}})),
-            "template.spec.build.spec",
+            "template.items[1].spec.build.spec",
         ),
-        (a_list(a_build(), a_build_run(spec={"build": "hello"})), "template.spec.build"),
+        (a_list(a_build(), a_build_run(spec={"build": "hello"})), "template.items[1].spec.build"),
         (
             a_list(a_build(), a_build_run(spec={"build": {"name": "other"}})),
-            "template.spec.build.name",
+            "template.items[1].spec.build.name",
         ),
-        (a_list(a_build(), a_build_run(spec={"state": "x"})), "template.spec.state"),
+        (a_list(a_build(), a_build_run(spec={"state": "x"})), "template.items[1].spec.state"),
         (
             a_list(a_build(), a_build_run(spec={"source": {"type": "Local"}})),
-            "template.spec.source",
+            "template.items[1].spec.source",
         ),
         (a_build(metadata={"name": "a..b"}), "template.metadata.name"),
         (a_build(metadata={"name": "a.-b"}), "template.metadata.name"),
@@ -161,7 +166,6 @@ def test_credentials_are_found_behind_many_members_too() -> None:
         "git@git.example:hello.git",
         "https://git.example/@scope/hello.git",
         "https://git.example:8080/a@b",
-        "docker://registry.example/hello@sha256:0123",
     ],
 )
 def test_an_account_or_a_digest_in_a_url_is_no_credential(url: str) -> None:
