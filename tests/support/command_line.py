@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -34,17 +35,20 @@ class CommandLine:
         return Outcome(process.returncode, out.decode(), err.decode())
 
     @asynccontextmanager
-    async def started(self, *words: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    async def started(
+        self, *words: str, stdout: int = PIPE, stderr: int = PIPE, is_stderr_closed: bool = False
+    ) -> AsyncIterator[asyncio.subprocess.Process]:
         """Start a command; kill it if it is still running when the block is left."""
-        pipe = asyncio.subprocess.PIPE
         process = await asyncio.create_subprocess_exec(
             # Whoever runs the tests in the background has SIGINT ignored, and passes that on.
-            *("env", "--default-signal=INT", sys.executable, "-m", "brokkr", *words),
+            *("env", "--default-signal=INT"),
+            *(("sh", "-c", 'exec "$@" 2>&-', "sh") if is_stderr_closed else ()),
+            *(sys.executable, "-m", "brokkr", *words),
             cwd=self.folder,
             env=self.environment,
-            stdin=pipe,
-            stdout=pipe,
-            stderr=pipe,
+            stdin=PIPE,
+            stdout=stdout,
+            stderr=stderr,
         )
         try:
             yield process

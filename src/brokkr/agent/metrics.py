@@ -9,6 +9,8 @@ from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from brokkr.log_output import standard_error
+
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -18,6 +20,7 @@ class Metrics:
     def __init__(self) -> None:
         """Begin to count at nothing."""
         self.registry = CollectorRegistry()
+        self._lines_lost = 0
         self.claims = Counter(
             "brokkr_agent_claims",
             "Works that were claimed.",
@@ -45,6 +48,11 @@ class Metrics:
         self.reconcile_errors = Counter(
             "brokkr_agent_reconcile_errors",
             "Looks at a Work that ended in an error; they are repeated.",
+            registry=self.registry,
+        )
+        self.log_lines_lost = Counter(
+            "brokkr_agent_log_lines_lost",
+            "Log lines that could not be written.",
             registry=self.registry,
         )
         self.watch_restarts = Counter(
@@ -94,4 +102,7 @@ class Metrics:
 
     def render(self) -> bytes:
         """Return all of them in Prometheus' text format."""
+        lost = standard_error.lost
+        self.log_lines_lost.inc(lost - self._lines_lost)
+        self._lines_lost = lost
         return generate_latest(self.registry)

@@ -15,6 +15,7 @@ from brokkr.broker.db.claims import ClaimedWork
 from brokkr.broker.db.measurements import Measured, measure
 from brokkr.broker.db.pool import Pool, PoolUse, transaction
 from brokkr.broker.db.retention import OUTCOMES
+from brokkr.log_output import standard_error
 from brokkr.work.errors import DatabaseUnavailable
 
 MEASURE_EVERY_SECONDS: Final = 15
@@ -34,6 +35,7 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._measure_at = 0.0
+        self._lines_lost = 0
         self.claims = self._counter("claims", "Claims given to agents.")
         self.lost_claims = self._counter(
             "lost_claims", "Claims taken back because their lease ran out."
@@ -48,6 +50,9 @@ class Metrics:
         self.pruned = self._counter("pruned", "What retention has deleted.", "kind")
         self.repaired = self._counter(
             "repaired_agents", "Agents that were found in the wrong lanes, and put right."
+        )
+        self.log_lines_lost = self._counter(
+            "log_lines_lost", "Log lines that could not be written."
         )
         self.dispatch = self._histogram(
             "dispatch_seconds",
@@ -157,6 +162,9 @@ class Metrics:
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
+        lost = standard_error.lost
+        self.log_lines_lost.inc(lost - self._lines_lost)
+        self._lines_lost = lost
         return generate_latest(self.registry)
 
     def _note(self, measured: Measured) -> None:

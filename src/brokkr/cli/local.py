@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import sys
 from collections.abc import Coroutine
 from pathlib import Path
 from time import monotonic
@@ -12,6 +11,7 @@ import typer
 
 from brokkr.agent.kube.errors import KubeError
 from brokkr.cli.demo import USUAL_GIT, USUAL_REGISTRY, DemoFailed, show_a_build
+from brokkr.cli.output import say
 from brokkr.local.binaries import (
     ProgramsMissing,
     cache_folder,
@@ -47,17 +47,13 @@ PORTS = Ports()
 CREDENTIALS = Credentials("brokkr", "local-only")
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
 @app.command()
 def prepare() -> None:
     """Install and compile what local mode runs, so that later starts are quick."""
 
     async def get_ready() -> None:
-        await ensure_programs(PROGRAMS, _say)
-        await kubernetes_programs(_say)
+        await ensure_programs(PROGRAMS, say)
+        await kubernetes_programs(say)
 
     _run(get_ready())
 
@@ -100,10 +96,10 @@ def up(
 
     async def run() -> None:
         started = monotonic()
-        _say("starting (a few seconds; the first time, programs are installed and compiled)")
+        say("starting (a few seconds; the first time, programs are installed and compiled)")
         async with local_system(
             folder.absolute(),
-            say=_say,
+            say=say,
             kubeconfig=kubeconfig,
             ports=Ports(broker=broker_port, registry=registry_port, git=git_port),
             sources=[each.absolute() for each in sources],
@@ -165,7 +161,7 @@ def demo(
     async def run() -> None:
         started = monotonic()
         print(f"1. start everything on this machine (data in {data})", flush=True)
-        async with local_system(data, say=_say, sources=[folder.absolute()]) as system:
+        async with local_system(data, say=say, sources=[folder.absolute()]) as system:
             print(f"   ready after {monotonic() - started:.1f} s", flush=True)
             await show_a_build(system, folder)
             print("5. stop everything", flush=True)
@@ -200,16 +196,16 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
     try:
         asyncio.run(_until_stopped(work))
     except (KeyboardInterrupt, asyncio.CancelledError):
-        _say("stopped")
+        say("stopped")
         raise typer.Exit(130) from None
     except _EXPECTED as error:
-        _say(f"error: {error}")
+        say(f"error: {error}")
         raise typer.Exit(1) from None
     except BaseExceptionGroup as group:
         expected, rest = group.split(_EXPECTED)
         if rest is not None or expected is None:
             raise
-        _say(f"error: {_first_of(expected)}")
+        say(f"error: {_first_of(expected)}")
         raise typer.Exit(1) from None
 
 

@@ -4,13 +4,17 @@ The command tree, and nothing else.
 Only the noun that was asked for is imported: ``brokkr --help`` needs none of them.
 """
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
-from typing import Annotated, Final
+from typing import Annotated, Any, Final, TextIO, cast
 
 import typer
 
 from brokkr import __version__
+from brokkr.log_output import STANDARD_ERROR, standard_error
 
 NOUNS: Final = {
     "broker": "Run the broker, and what its database needs.",
@@ -31,14 +35,92 @@ Exit codes:
   3    the broker cannot be reached, or cannot answer
   4    the key is missing, unknown, or good for something else
   5    there is no such Work, agent, generator or key
+  6    the output cannot be written: the disk is full, for instance
   130  Ctrl-C
+  141  whoever read the output has stopped reading
 """
+_NOT_WRITTEN: Final = 6
+_NOT_READ: Final = 141
+"""What a shell says of a program that a closed pipe has ended."""
 
 
 def main() -> None:
     """Run the command that this process was started for."""
+    _hold_standard_files()
     words = [word for word in sys.argv[1:] if not word.startswith("-")]
-    tree(words[0] if words else None)()
+    output = _Output(sys.stdout)
+    sys.stdout = cast("TextIO", output)
+    code: int | str | None = 0
+    try:
+        tree(words[0] if words else None)()
+    except SystemExit as end:
+        code = end.code
+    except OSError:
+        if output.problem is None:
+            raise
+    output.finish()
+    sys.exit(code if output.problem is None else _code_of(output.problem))
+
+
+class _Output:
+    """
+    Standard output, which remembers why it could not be written.
+
+    Attributes:
+        problem: The first error; None as long as all went well.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.problem: OSError | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        """Be the stream in all else."""
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write, and remember an error."""
+        with self._remembering():
+            return self._stream.write(text)
+
+    def flush(self) -> None:
+        """Flush, and remember an error."""
+        with self._remembering():
+            self._stream.flush()
+
+    def finish(self) -> None:
+        """Write the rest, or forget it: the interpreter would complain about it at its end."""
+        for stream in (self, sys.stderr):
+            try:
+                stream.flush()
+            except OSError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+    @contextmanager
+    def _remembering(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.problem = self.problem or error
+            raise
+
+
+def _hold_standard_files() -> None:
+    """Put something where a standard file is closed, lest a file opened later stands for it."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STANDARD_ERROR:
+        pass
+    os.close(descriptor)
+    if sys.stdout is None:
+        sys.stdout = os.fdopen(1, "w")
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(STANDARD_ERROR, "w")
+
+
+def _code_of(problem: OSError) -> int:
+    if isinstance(problem, BrokenPipeError):
+        return _NOT_READ
+    standard_error.write(f"error: the output cannot be written: {problem.strerror or problem}\n")
+    return _NOT_WRITTEN
 
 
 def tree(noun: str | None) -> typer.Typer:

@@ -7,6 +7,7 @@ Tables are plain text whose columns are never cut: they can be piped and searche
 import json
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated
@@ -40,8 +41,9 @@ def show(answer: BaseModel, output: Format, *, table: Callable[[], str]) -> None
 
 
 def say(line: str) -> None:
-    """Tell a person something that is not the answer."""
-    print(line, file=sys.stderr, flush=True)
+    """Tell a person something that is not the answer; if nobody can hear it, go on."""
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
 
 
 def render_columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

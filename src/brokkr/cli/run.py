@@ -6,13 +6,13 @@ The only place that knows exit codes and what an error looks like on the termina
 
 import asyncio
 import signal
-import sys
 from collections.abc import Callable, Coroutine, Mapping
 from types import FrameType, MappingProxyType
 from typing import Any, Final, NoReturn, TypeVar
 
 import typer
 
+from brokkr.cli.output import say
 from brokkr.configuration import InvalidConfiguration
 from brokkr.work.errors import (
     BodyTooLarge,
@@ -87,11 +87,11 @@ def fail(error: BrokkrError) -> NoReturn:
     """
     lines = error.problems if isinstance(error, InvalidConfiguration) else [str(error)]
     for line in lines:
-        print(f"error: {redact(line)}", file=sys.stderr)
+        say(f"error: {redact(line)}")
     kinds = type(error).__mro__
     hint = next((HINTS[kind] for kind in kinds if kind in HINTS), None)
     if hint is not None:
-        print(f"hint: {hint}", file=sys.stderr)
+        say(f"hint: {hint}")
     raise typer.Exit(next(EXIT_CODES[kind] for kind in kinds if kind in EXIT_CODES))
 
 

@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+import os
 import re
 import signal
 from pathlib import Path
 from uuid import uuid4
 
+import aiohttp
 import pytest
 import yaml
 
@@ -14,6 +16,7 @@ from brokkr.client import BrokerClient
 from brokkr.wire.bodies import Capabilities, Capacity, Heartbeat, Unable
 from support.broker import RunningBroker
 from support.command_line import CommandLine
+from support.signals import eventually
 
 
 async def test_the_key_of_a_new_agent_is_the_last_line_and_opens_the_broker(
@@ -198,16 +201,51 @@ async def test_an_agent_without_a_cluster_says_so(tmp_path: Path) -> None:
     assert "Traceback" not in done.err
 
 
-async def test_an_agent_that_is_told_to_stop_ends_well(tmp_path: Path) -> None:
+def away(folder: Path, health_port: int = 0) -> CommandLine:
+    """Return the command, told of a cluster and a broker that are away."""
     kubeconfig = {
         "clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:1"}}],
         "users": [{"name": "u", "user": {"token": "t"}}],
         "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
         "current-context": "x",
     }
-    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(kubeconfig))
-    words = ("--kubeconfig", "kubeconfig", "--broker-url", "http://127.0.0.1:1", "--key", "k")
-    async with CommandLine(tmp_path).started("agent", "run", *words) as process:
+    (folder / "kubeconfig").write_text(yaml.safe_dump(kubeconfig))
+    return CommandLine(
+        folder,
+        BROKKR__AGENT__BROKER_URL="http://127.0.0.1:1",
+        BROKKR__AGENT__KEY="k",
+        BROKKR__AGENT__KUBECONFIG="kubeconfig",
+        BROKKR__AGENT__HEALTH__PORT=str(health_port),
+    )
+
+
+async def test_an_agent_whose_log_cannot_be_written_goes_on(
+    tmp_path: Path, unused_port: int
+) -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    async with away(tmp_path, unused_port).started("agent", "run", stderr=full) as process:
+        os.close(full)
+
+        async def lost_lines() -> bool:
+            assert process.returncode is None
+            try:
+                async with aiohttp.request(
+                    "GET", f"http://127.0.0.1:{unused_port}/metrics"
+                ) as answer:
+                    text = await answer.text()
+            except aiohttp.ClientError:
+                return False
+            return "brokkr_agent_log_lines_lost_total 0.0" not in text
+
+        await eventually(lost_lines)
+        process.send_signal(signal.SIGTERM)
+        await process.communicate()
+
+    assert process.returncode == 0
+
+
+async def test_an_agent_that_is_told_to_stop_ends_well(tmp_path: Path) -> None:
+    async with away(tmp_path).started("agent", "run") as process:
         assert process.stderr is not None
         async with asyncio.timeout(30):
             while b"server not reached" not in await process.stderr.readline():

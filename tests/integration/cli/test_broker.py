@@ -1,6 +1,8 @@
 """``brokkr broker``, on a database that is given and on its own."""
 
 import asyncio
+import json
+import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ from brokkr.client import BrokerClient
 from brokkr.work.errors import BrokerUnavailable
 from support.broker import RunningBroker
 from support.command_line import CommandLine
+from support.disks import a_small_disk
 from support.postgres import servers_of
 from support.signals import eventually
 
@@ -102,6 +105,77 @@ async def test_admin_keys_can_be_made_whoever_runs_the_database_meanwhile(
         assert [(each.code, each.err.count("error:")) for each in made] == [(0, 0)] * 4
         for each in made:
             await until_served(unused_port, each.out.splitlines()[-1])
+
+
+@pytest.mark.parametrize("log", ["full", "closed pipe", "closed"])
+async def test_a_log_that_cannot_be_written_ends_nothing(
+    own_database: CommandLine, unused_port: int, log: str
+) -> None:
+    key = (await own_database("broker", "create-admin-key")).out.splitlines()[-1]
+    reading, writing = os.pipe()
+    if log == "full":
+        os.close(writing)
+        writing = os.open("/dev/full", os.O_WRONLY)
+    words = ["broker", "serve", "--port", str(unused_port)]
+    run = own_database.started(*words, stderr=writing, is_stderr_closed=log == "closed")
+    async with run as serving:
+        os.close(writing)
+        os.close(reading)
+        await until_served(unused_port, key)
+        os.kill(min(servers_of(own_database.folder / "data")), signal.SIGKILL)  # much to be said
+        await until_served(unused_port, key)
+        async with aiohttp.request("GET", f"http://127.0.0.1:{unused_port}/metrics") as answer:
+            text = await answer.text()
+        assert log == "closed" or "brokkr_broker_log_lines_lost_total 0.0" not in text
+        assert serving.returncode is None
+        serving.send_signal(signal.SIGTERM)
+        await serving.communicate()
+
+    assert serving.returncode == 0
+    assert servers_of(own_database.folder / "data") == []
+
+
+async def test_a_log_on_the_full_disk_of_the_database_ends_nothing_and_goes_on(
+    tmp_path: Path, unused_port: int
+) -> None:
+    with a_small_disk(tmp_path / "disk", megabytes=120) as disk:
+        own_database = CommandLine(tmp_path, BROKKR__BROKER__DATA_DIR=str(disk.folder / "data"))
+        key = (await own_database("broker", "create-admin-key")).out.splitlines()[-1]
+        log = disk.folder / "broker.log"
+        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        words = ["broker", "serve", "--port", str(unused_port)]
+        async with own_database.started(*words, stderr=output) as serving:
+            os.close(output)
+            await until_served(unused_port, key)
+            async with aiohttp.ClientSession(
+                f"http://127.0.0.1:{unused_port}", headers={"Authorization": f"Bearer {key}"}
+            ) as http:
+                disk.fill()
+                body = {"name": "x", "annotations": {"filler": os.urandom(2000).hex()}}
+                seen = []
+                for number in range(200):
+                    async with http.post(
+                        "/api/v1/agents", json={**body, "name": f"agent-{number}"}
+                    ) as answer:
+                        seen.append(answer.status)
+                written = log.stat().st_size
+                disk.free()
+
+                async def is_registered() -> bool:
+                    async with http.post("/api/v1/agents", json=body) as answer:
+                        seen.append(answer.status)
+                        return answer.status == 201
+
+                await eventually(is_registered)
+            serving.send_signal(signal.SIGTERM)
+            await serving.communicate()
+
+        assert set(seen) <= {201, 503}
+        assert 503 in seen
+        assert serving.returncode == 0
+        lines = [json.loads(line) for line in log.read_text()[written:].splitlines()[1:]]
+        assert lines[-1]["event"] == "broker stopped"
+        assert any(line.get("lines_lost_before") for line in lines)
 
 
 async def test_a_port_that_is_taken_is_said_in_one_line(

@@ -115,3 +115,29 @@ def test_nobody_s_text_can_steer_the_terminal() -> None:
 def test_details_are_written_when_they_are_asked_for() -> None:
     assert any("detail seen" in line for line in lines_of("json", "debug"))
     assert not any("work claimed" in line for line in lines_of("json", "warning"))
+
+
+def test_a_line_that_cannot_be_made_is_counted_and_raises_nothing() -> None:
+    program = """
+import logging, structlog
+from brokkr.cli.logs import log_to_stderr
+from brokkr.log_output import standard_error
+
+class Odd:
+    def __repr__(self):
+        raise RuntimeError("no name")
+
+log_to_stderr("json")
+structlog.get_logger().info("odd", value=Odd())
+logging.getLogger("library").warning("%d things", "many")
+structlog.get_logger().info("after", lost=standard_error.lost)
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+
+    lines = [json.loads(line) for line in ran.stderr.splitlines()]
+    assert [(line["event"], line.get("lost")) for line in lines] == [
+        ("%d things", None),
+        ("after", 1),
+    ]

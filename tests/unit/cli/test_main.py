@@ -56,3 +56,48 @@ def test_help_loads_no_heavy_library() -> None:
     )
 
     assert done.stdout == "[]\n"
+
+
+def brokkr(command: str) -> tuple[int, str]:
+    """Run a line of a shell in which `brokkr` is the command; return its code and complaints."""
+    program = f'brokkr() {{ {sys.executable} -m brokkr "$@"; }}; set -o pipefail; {command}'
+    done = subprocess.run(
+        ["bash", "-c", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("words", ["--version", "agent crd", "--help"])
+def test_output_that_nobody_reads_ends_the_command_quietly(words: str) -> None:
+    assert brokkr(f"(sleep 0.1; brokkr {words}) | true") == (141, "")
+
+
+def test_a_reader_that_has_read_enough_is_no_error() -> None:
+    assert brokkr("for each in 1 2 3 4; do brokkr agent crd; done | head -n 1") in [
+        (0, ""),
+        (141, ""),
+    ]
+
+
+@pytest.mark.parametrize("words", ["--version", "agent crd"])
+def test_output_that_cannot_be_written_is_said(words: str) -> None:
+    assert brokkr(f"brokkr {words} > /dev/full") == (
+        6,
+        "error: the output cannot be written: No space left on device\n",
+    )
+
+
+def test_complaints_that_cannot_be_written_change_no_exit_code() -> None:
+    assert brokkr("BROKKR_URL=http://127.0.0.1:1 BROKKR_KEY=k brokkr work list 2> /dev/full") == (
+        3,
+        "",
+    )
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_a_standard_file_that_is_closed_stops_nothing(closed: str) -> None:
+    assert brokkr(f"brokkr agent rbac {closed}")[0] == 0

@@ -21,9 +21,11 @@ async def healthz() -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """Say that the database answers, too."""
-    async with transaction(broker_of(request).pool) as db:
+    """Say that the database answers, and takes writes."""
+    broker = broker_of(request)
+    async with transaction(broker.pool) as db:
         await work_queue.get_broker_id(db)
+    await broker.writes.check(broker.pool, now=monotonic())
     return PlainTextResponse("ok\n")
 
 

@@ -10,6 +10,7 @@ from fastapi import Request
 from brokkr.broker.db.callers import Callers
 from brokkr.broker.db.pool import Pool
 from brokkr.broker.db.work_queue import HandOffPolicy
+from brokkr.broker.db.writes import Writes
 from brokkr.broker.dispatch import Dispatcher
 from brokkr.broker.followers import Followers
 from brokkr.broker.metrics import Metrics
@@ -43,6 +44,7 @@ class Broker:
     settings: BrokerSettings
     callers: Callers = field(default_factory=Callers)
     followers: Followers = field(default_factory=Followers)
+    writes: Writes = field(default_factory=Writes)
     database: Database | None = None
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 

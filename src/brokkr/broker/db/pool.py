@@ -49,7 +49,9 @@ _AWAY = (
     asyncpg.InternalClientError,  # the server has said goodbye, and the end has not come yet
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,  # shutting down, starting up, statement timeout
-    asyncpg.InsufficientResourcesError,
+    asyncpg.InsufficientResourcesError,  # a full disk, too many connections
+    asyncpg.PostgresSystemError,  # a disk that fails
+    asyncpg.ReadOnlySQLTransactionError,  # it has become a standby
     asyncpg.TransactionRollbackError,  # deadlock
 )
 
@@ -117,7 +119,11 @@ async def autocommit(pool: Pool) -> AsyncIterator[Connection]:
     """
     with _translated():
         async with pool.acquire(timeout=_ACQUIRE_TIMEOUT_SECONDS) as connection:
-            yield connection
+            try:
+                yield connection
+            except asyncpg.ReadOnlySQLTransactionError:
+                await pool.expire_connections()  # the primary may be another server now
+                raise
 
 
 @asynccontextmanager

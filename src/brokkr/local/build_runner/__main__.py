@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import signal
 from pathlib import Path
+from typing import TextIO, cast
 
 import structlog
 
@@ -12,6 +13,7 @@ from brokkr.agent.kube.config import KubeConfig
 from brokkr.agent.kube.errors import KubeError
 from brokkr.local.build_runner.commands import NotContained, check_containment
 from brokkr.local.build_runner.runner import BuildRunner, FolderInUse
+from brokkr.log_output import standard_error
 
 
 async def _serve(arguments: argparse.Namespace) -> None:
@@ -21,7 +23,10 @@ async def _serve(arguments: argparse.Namespace) -> None:
         colors=False, exception_formatter=structlog.dev.plain_traceback
     )
     stamp = structlog.processors.TimeStamper(fmt="iso", utc=True)
-    structlog.configure(processors=[structlog.processors.add_log_level, stamp, renderer])
+    structlog.configure(
+        processors=[structlog.processors.add_log_level, stamp, renderer],
+        logger_factory=structlog.WriteLoggerFactory(cast("TextIO", standard_error)),
+    )
     this = asyncio.current_task()
     assert this is not None
     for number in (signal.SIGTERM, signal.SIGINT):
