@@ -21,6 +21,7 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from brokkr.wire.bodies import (
+    PROBLEM_BROKER,
     ClaimSome,
     CompleteWork,
     Heartbeat,
@@ -178,6 +179,7 @@ class HostileBroker:
                 "renewed": [a_renewal(self._held[each]) for each in listed if each in self._held],
                 "lost": [each for each in listed if each not in self._held],
                 "held": list(self._held.values()) if is_new else None,
+                "features": [PROBLEM_BROKER],
             },
         )
 
@@ -203,7 +205,7 @@ class HostileBroker:
     async def _progress(self, request: web.Request) -> web.Response:
         body = await _read(ReportProgress, request)
         if str(body.claim_id) not in self._held:
-            return problem(409, "claim_lost")
+            return self._lost(request)
         self.progress.append(body)
         return web.Response(status=204)
 
@@ -211,7 +213,7 @@ class HostileBroker:
         body = await _read(CompleteWork, request)
         claim = self._held.pop(str(body.claim_id), None)
         if claim is None:
-            return problem(409, "claim_lost")
+            return self._lost(request)
         self.completions[claim["claim_id"]] = body
         return self._send("complete", a_work_body(claim, body.ended_as.upper()))
 
@@ -219,9 +221,13 @@ class HostileBroker:
         body = await _read(ReleaseWork, request)
         claim = self._held.pop(str(body.claim_id), None)
         if claim is None:
-            return problem(409, "claim_lost")
+            return self._lost(request)
         self.released.append(claim["claim_id"])
         return self._send("release", a_work_body(claim, "PENDING"))
+
+    def _lost(self, request: web.Request) -> web.Response:
+        """Say that a claim is over, as the real broker does: who says it, and of which Work."""
+        return problem(409, "claim_lost", work_id=request.match_info["id"], broker=self.broker_id)
 
     def _send(self, endpoint: str, honest: Json) -> web.Response:
         change = self._changes.get(endpoint)
@@ -255,11 +261,11 @@ def a_work_body(claim: Json, status: str) -> Json:
     }
 
 
-def problem(status: int, code: str | None = None) -> web.Response:
+def problem(status: int, code: str | None = None, **members: Any) -> web.Response:
     """Return a problem document, or what a server says that knows of none."""
     if code is None:
         return web.Response(status=status, text="<h1>no</h1>", content_type="text/html")
-    document = {"type": "about:blank", "title": "no", "status": status, "code": code}
+    document = {"type": "about:blank", "title": "no", "status": status, "code": code, **members}
     return web.json_response(document, status=status, content_type="application/problem+json")
 
 

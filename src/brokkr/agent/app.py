@@ -36,10 +36,11 @@ from brokkr.agent.prerequisites import Prerequisites
 from brokkr.agent.reporting import Reporting
 from brokkr.agent.settings import AgentSettings, BuildSettings, WorkCrdSettings
 from brokkr.client import BrokerClient
+from brokkr.client.transport import retry_after_of
 from brokkr.telemetry import exporting
 from brokkr.wire.bodies import AgentBody
 from brokkr.work.backoff import Backoff
-from brokkr.work.errors import BrokerUnavailable, BrokkrError
+from brokkr.work.errors import BrokkrError
 from brokkr.work.explain import render_time
 from brokkr.work.model import Phase
 from brokkr.work.trace import Span
@@ -48,6 +49,8 @@ log = structlog.get_logger()
 
 _ACCESS_SECONDS: Final = 10
 _ACCESS_PAUSE_SECONDS: Final = 0.5
+_FIRST_PAUSE_SECONDS: Final = 0.5
+_LONGEST_PAUSE_SECONDS: Final = 10.0
 
 _T = TypeVar("_T")
 
@@ -77,8 +80,10 @@ async def run(settings: AgentSettings) -> None:
     Told to stop, it claims no more, gives back what nothing was made of yet, and leaves what
     runs to its successor.
 
+    Without a broker, and also with one that refuses the agent's key, it waits: a proxy may
+    have answered, and what runs in the cluster needs an agent.
+
     Raises:
-        Unauthenticated: The key opens nothing.
         AgentSuperseded: A newer process of the same agent is at work.
         CannotListen: The health endpoint's address is taken.
         ClusterNotReady: The namespace or the definition of Work is missing.
@@ -99,7 +104,7 @@ async def run(settings: AgentSettings) -> None:
                 problems=standing.problems,
             )
         )
-        agent = await _until_available(lambda: client.get_agent("self"))
+        agent = await _until_answered(lambda: client.get_agent("self"), standing.note)
         await _until_available(lambda: _check_access(kube, settings.work_crd.namespace))
         log.info("agent started", agent=agent.name, namespace=settings.work_crd.namespace)
         parts = _Parts(
@@ -213,6 +218,7 @@ class _Parts:
             patience=timedelta(seconds=max(60.0, 3 * crd.reconcile_interval_seconds)),
             stops_when_cut_off=settings.work_queue.when_cut_off == "stop",
             on_return=to_report.add,
+            jitter=_jitter,
         )
         self.orphans = OrphanSweep(
             kube=kube,
@@ -239,7 +245,7 @@ class _Parts:
                 await self.prerequisites.look()
                 # What the cluster holds is adopted before anything new is claimed: the first
                 # heartbeat lists it, and hears of claims whose resource was never written.
-                await _until_available(self.heart.beat)
+                await _until_answered(self.heart.beat, self.heart.note_failure)
                 tasks.create_task(self.heart.run())
                 tasks.create_task(self.prerequisites.run())
                 tasks.create_task(self.controller.run())
@@ -265,21 +271,27 @@ class _Standing:
 
     def __init__(self, clock: Callable[[], datetime]) -> None:
         self._clock = clock
+        self._waits_for = "neither broker nor cluster may be away while an agent starts"
         self.parts: _Parts | None = None
+
+    def note(self, error: BrokkrError | KubeError) -> None:
+        """Note why the agent cannot start yet."""
+        self._waits_for = str(error)
 
     def problems(self) -> dict[str, str]:
         """Name what is in the way; nothing, if the agent executes all that it is meant to."""
         if self.parts is None:
-            return {"start": "neither broker nor cluster may be away while an agent starts"}
+            return {"start": self._waits_for}
         found = {
             f"watch of {each}": "is not served, or not yet listed"
             for each in self.parts.caches.unsynced
         }
-        heard_at = self.parts.heart.answered_at
+        heard_at, problem = self.parts.heart.answered_at, self.parts.heart.problem
+        why = f": {problem}" if problem else ""
         if heard_at is None:
-            found["broker"] = "has not answered a heartbeat yet"
+            found["broker"] = f"has not answered a heartbeat yet{why}"
         elif self._clock() - heard_at > HEARD_WITHIN:
-            found["broker"] = f"has not answered a heartbeat since {render_time(heard_at)}"
+            found["broker"] = f"has not answered a heartbeat since {render_time(heard_at)}{why}"
         return {
             **found,
             **{f"work type {k}": v for k, v in self.parts.prerequisites.lacking.items()},
@@ -382,12 +394,29 @@ async def _check_cluster(kube: KubeClient, namespace: str) -> None:
     await kube.find(WORKS, namespace, "is-there-access")
 
 
+async def _until_answered(
+    ask: Callable[[], Awaitable[_T]], note: Callable[[BrokkrError | KubeError], None]
+) -> _T:
+    """Ask the broker until it answers; nothing that comes instead ends an agent."""
+    pause = _FIRST_PAUSE_SECONDS
+    while True:
+        try:
+            return await ask()
+        except (BrokkrError, KubeUnavailable) as error:
+            note(error)
+            asked_for = retry_after_of(error) if isinstance(error, BrokkrError) else 0
+            seconds = min(max(pause, asked_for), _LONGEST_PAUSE_SECONDS) * _jitter()
+            log.warning("broker not reached", error=str(error), seconds=round(seconds, 1))
+        await asyncio.sleep(seconds)
+        pause *= 2
+
+
 async def _until_available(ask: Callable[[], Awaitable[_T]]) -> _T:
     pause = 0.5
     while True:
         try:
             return await ask()
-        except (BrokerUnavailable, KubeUnavailable) as error:
+        except KubeUnavailable as error:
             log.warning("server not reached", error=str(error), seconds=pause)
         await asyncio.sleep(pause)
         pause = min(pause * 2, 10.0)

@@ -3,23 +3,38 @@ Which claims the broker has confirmed to this process as this agent's.
 
 Only these are run: a Work resource proves nothing, for anybody who may create one can
 forge its labels.  The broker's word is had again by the first heartbeat after a start.
+
+Here is decided, too, whether somebody who says that a claim is over is that broker.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from brokkr.wire.bodies import ClaimBody
+from brokkr.wire.bodies import PROBLEM_BROKER, ClaimBody, HeartbeatAnswer
 from brokkr.wire.custom_resource import trace_of
+from brokkr.work.errors import (
+    BrokkrError,
+    ClaimLost,
+    WorkFinished,
+    WorkNotFound,
+    WorkNotHeld,
+)
 from brokkr.work.model import Work
 from brokkr.work.names import work_name
 from brokkr.work.trace import TraceContext
 
 SHORTEST_LEASE_SECONDS: Final = 1.0
 LONGEST_LEASE_SECONDS: Final = 7 * 86400.0
+CONFIRMED_SECONDS: Final = 60.0
+"""For so long after a heartbeat a broker that does not name itself in problems is trusted."""
+
+_OVER: Final = (ClaimLost, WorkNotFound, WorkFinished, WorkNotHeld)
+"""What ends a claim.  What else there is, or comes to be, ends none."""
 
 
 @dataclass(slots=True)
@@ -27,6 +42,7 @@ class HeldClaim:
     """One confirmed claim.
 
     Attributes:
+        broker: The id of the broker that has confirmed it; nobody else can end it.
         lease_seconds: How long it lives without being renewed, from when the broker said so.
         renewed_at: When that was, in seconds of a clock that nobody sets.
         work_type: As the claim's answer said, if it came to this process.
@@ -36,6 +52,7 @@ class HeldClaim:
     work_id: UUID
     claim_id: UUID
     round: int
+    broker: str
     lease_seconds: float
     renewed_at: float
     work_type: str = ""
@@ -69,6 +86,7 @@ class HeldClaims:
         """Know of nothing yet; the clock is in seconds and only goes on."""
         self.broker: str | None = None
         self.features: frozenset[str] = frozenset()
+        self._confirmed_at = -math.inf
         self._clock = clock
         self.has_new = asyncio.Event()
         self.heard = asyncio.Event()
@@ -78,14 +96,41 @@ class HeldClaims:
         """Iterate over a copy, so that claims may come and go meanwhile."""
         return iter(list(self._by_id.values()))
 
+    def note_answer(self, answer: HeartbeatAnswer) -> None:
+        """Note which broker has answered a heartbeat, and what it understands."""
+        self.broker = answer.broker
+        self.features = frozenset(answer.features)
+        self._confirmed_at = self._clock()
+
+    def has_said(self, error: BrokkrError, broker: str | None) -> bool:
+        """
+        Say whether it is this broker that says this.
+
+        A broker of the version before does not name itself.  It is taken for the one that has
+        just answered a heartbeat.  :mod:`brokkr.wire.problem` says why whose word it is matters.
+        """
+        if error.broker is not None:
+            return error.broker == broker
+        return (
+            broker is not None
+            and broker == self.broker
+            and PROBLEM_BROKER not in self.features
+            and self._clock() - self._confirmed_at <= CONFIRMED_SECONDS
+        )
+
+    def ends(self, error: BrokkrError, work_id: UUID, broker: str | None) -> bool:
+        """Say whether this broker says, with this, that a claim on this Work is over."""
+        is_about_it = getattr(error, "work_id", None) == str(work_id)
+        return isinstance(error, _OVER) and is_about_it and self.has_said(error, broker)
+
     def confirm(
-        self, work_id: UUID, claim_id: UUID, *, round: int, lease_seconds: float
+        self, work_id: UUID, claim_id: UUID, *, round: int, broker: str, lease_seconds: float
     ) -> HeldClaim:
-        """Note that the broker says that this claim is held."""
+        """Note that a broker says that this claim is held."""
         lease_seconds = _sensible(lease_seconds)
         held = self._by_id.get(claim_id)
         if held is None:
-            held = HeldClaim(work_id, claim_id, round, lease_seconds, self._clock())
+            held = HeldClaim(work_id, claim_id, round, broker, lease_seconds, self._clock())
             self._by_id[claim_id] = held
             self.has_new.set()
         held.lease_seconds, held.renewed_at = lease_seconds, self._clock()

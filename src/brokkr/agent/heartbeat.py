@@ -7,7 +7,7 @@ agent can execute, and how much more of it.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -25,6 +25,7 @@ from brokkr.agent.kube.errors import KubeError
 from brokkr.agent.log_fields import about, about_claim
 from brokkr.agent.resources import CANCEL_REQUESTED, CLAIM_LOST, CUT_OFF, mark_cancelled
 from brokkr.client import BrokerClient
+from brokkr.client.transport import retry_after_of
 from brokkr.wire.bodies import AgentBody, Heartbeat, HeartbeatAnswer, RenewedLease
 from brokkr.work.errors import AgentSuperseded, BrokkrError
 from brokkr.work.model import Work
@@ -33,8 +34,8 @@ from brokkr.work.names import work_name
 log = structlog.get_logger()
 
 LONGEST_INTERVAL = timedelta(seconds=10)
-AWAY_INTERVAL = timedelta(seconds=2)
-"""While the broker does not answer: nothing is claimed before it has heard of what runs."""
+AWAY_INTERVAL = timedelta(seconds=1)
+"""Until the first repetition while the broker does not answer; it doubles with each."""
 MAX_HELD = 1000
 """No agent holds more, whatever its broker says."""
 LEASE_FRACTION = 3
@@ -59,6 +60,7 @@ class Heart:
         patience: timedelta,
         stops_when_cut_off: bool,
         on_return: Callable[[str], None],
+        jitter: Callable[[], float],
     ) -> None:
         """
         Put it together; :meth:`run` starts it.
@@ -70,6 +72,8 @@ class Heart:
                 was away.
             on_return: Called with the name of each Work that is not reported, when the broker
                 answers again.
+            jitter: A factor near 1 for each pause without a broker: agents that lost it
+                together must not come back together.
         """
         self._agent = agent
         self._incarnation: UUID | None = None
@@ -84,29 +88,48 @@ class Heart:
         self._patience = patience
         self._stops_when_cut_off = stops_when_cut_off
         self._on_return = on_return
+        self._jitter = jitter
         self._is_due = False
+        self._failures = 0
+        self._retry_after = 0.0
         self.answered_at: datetime | None = None
+        self.problem: str | None = None
 
     async def run(self) -> None:
         """
         Beat for ever.
 
         Raises:
-            AgentSuperseded: A newer process of this agent is at work.
+            AgentSuperseded: A newer process of this agent is at work, says its broker.
         """
         while True:
             try:
                 await self.beat()
-            except AgentSuperseded:
-                raise
             except (BrokkrError, KubeError) as error:
+                if self._is_superseded(error):
+                    raise
                 # What runs goes on: a broker that is away costs latency, no results.
                 log.warning("heartbeat failed", error=str(error))
-                if isinstance(error, BrokkrError):
-                    self._held.note_outage()
+                self.note_failure(error)
                 if self._stops_when_cut_off:
                     await self._stop_lapsed()
             await self._until_the_next()
+
+    def _is_superseded(self, error: BrokkrError | KubeError) -> bool:
+        """Say whether the broker that this agent knows has said it, and of this agent."""
+        if not isinstance(error, AgentSuperseded):
+            return False
+        # A broker of the version before does not say of whom.
+        is_about_it = getattr(error, "agent", str(self._agent.id)) == str(self._agent.id)
+        return is_about_it and self._held.has_said(error, self._held.broker)
+
+    def note_failure(self, error: BrokkrError | KubeError) -> None:
+        """Note that a heartbeat came to nothing; the next one waits longer if it was refused."""
+        self.problem = str(error)
+        if isinstance(error, BrokkrError):
+            self._held.note_outage()
+            self._failures += 1
+            self._retry_after = retry_after_of(error)
 
     def wake(self) -> None:
         """Send the next heartbeat now: there is something to tell."""
@@ -119,17 +142,21 @@ class Heart:
         listed = {work.claim.claim_id for work in works.values() if self._is_looked_after(work)}
         listed |= {held.claim_id for held in self._held if held.unwritten is not None}
         answer = await self._send(listed)
+        self._held.note_answer(answer)
+        self.answered_at = self._clock()
+        self._failures, self._retry_after, self.problem = 0, 0.0, None
         if not self._held.heard.is_set():
             self._held.heard.set()
             for name in works:
                 self._on_return(name)
-        self._held.broker = answer.broker
-        self._held.features = frozenset(answer.features)
-        self.answered_at = self._clock()
+        # Of other claims, and of those of another broker, this one has nothing to say: after
+        # a restore, or behind a name that leads to two, it does not know them.
+        theirs = {work.claim.claim_id: work for work in works.values()}
         for lease in answer.renewed:
             if lease.claim_id in listed:
-                await self._take_renewal(lease, works)
-        await self._take_losses(answer.lost, works)
+                await self._take_renewal(lease, theirs.get(lease.claim_id), answer.broker)
+        for claim_id in listed.intersection(answer.lost):
+            await self._take_loss(claim_id, theirs.get(claim_id), answer.broker)
         await self._report_deleted()
 
     async def _send(self, listed: AbstractSet[UUID]) -> HeartbeatAnswer:
@@ -147,7 +174,7 @@ class Heart:
         )
         if self._incarnation is None:
             self._incarnation = incarnation
-            self._held.broker = answer.broker
+            self._held.note_answer(answer)
             for claim in (answer.held or ())[:MAX_HELD]:
                 known = self._caches.works.get(work_name(claim.id, round=claim.round))
                 # The broker does not know what it was told: it was restored from a backup.
@@ -155,35 +182,36 @@ class Heart:
                     self._intake.take_in(claim)
         return answer
 
-    async def _take_renewal(self, lease: RenewedLease, works: Mapping[str, Work]) -> None:
+    async def _take_renewal(self, lease: RenewedLease, work: Work | None, broker: str) -> None:
+        held = self._held.find(lease.claim_id)
+        known = {held.broker if held else broker, work.claim.broker if work else broker}
+        if known != {broker}:
+            return
         held = self._held.confirm(
             lease.work_id,
             lease.claim_id,
             round=lease.round,
+            broker=broker,
             lease_seconds=lease.lease_seconds,
         )
-        work = works.get(held.name)
-        if work is None:
+        if work is None or work.name != held.name:
             return
         if lease.cancel_requested:
             await mark_cancelled(self._kube, work, CANCEL_REQUESTED)
         self._controller.workqueue.add(work.name)
 
-    async def _take_losses(self, lost: Sequence[UUID], works: Mapping[str, Work]) -> None:
+    async def _take_loss(self, claim_id: UUID, work: Work | None, broker: str) -> None:
         """Stop what the broker has given to somebody else; its result counts no more."""
-        gone = set(lost)
-        for claim_id in gone:
+        held = self._held.find(claim_id)
+        if work is not None and work.claim.broker != broker:
+            log.warning("claim of another broker left alone", **about(work))
+            return
+        if held is not None and held.broker == broker:
             self._held.drop(claim_id)
-        for work in works.values():
-            if work.claim.claim_id not in gone:
-                continue
-            if self._held.is_from_elsewhere(work):
-                log.warning("claim of another broker left alone", **about(work))
-                continue
+            self._intake.note_free_slot()
+        if work is not None:
             log.warning("claim lost", **about(work))
             await mark_cancelled(self._kube, work, CLAIM_LOST)
-        if lost:
-            self._intake.note_free_slot()
 
     async def _stop_lapsed(self) -> None:
         works = {work.name: work for work in self._unacknowledged()}
@@ -199,17 +227,21 @@ class Heart:
         """Complete the claims whose Work resource somebody has deleted."""
         for held in self._held:
             if (
-                held.unwritten is None
-                and held.name not in self._caches.works
-                and held.name not in self._caches.departed_works
-                and await self._kube.find(WORKS, self._namespace, held.name) is None
+                held.unwritten is not None
+                or held.name in self._caches.works
+                or held.name in self._caches.departed_works
+                or await self._kube.find(WORKS, self._namespace, held.name) is not None
             ):
-                fields = about_claim(held.work_id, round=held.round, span=held.span)
-                with structlog.contextvars.bound_contextvars(**fields):
+                continue
+            fields = about_claim(held.work_id, round=held.round, span=held.span)
+            with structlog.contextvars.bound_contextvars(**fields):
+                if held.broker == self._held.broker:
                     log.warning("work resource was deleted")
-                    await complete_without_resource(
-                        self._client, held, f"WorkResourceDeleted: somebody deleted {held.name}"
-                    )
+                    message = f"WorkResourceDeleted: somebody deleted {held.name}"
+                    if not await complete_without_resource(self._client, self._held, held, message):
+                        return  # the next heartbeat tries it again
+                elif not self._held.is_lapsed(held):
+                    continue  # the broker that has to hear it is not the one that answers now
                 self._held.drop(held.claim_id)
                 self._intake.note_free_slot()
 
@@ -224,16 +256,29 @@ class Heart:
     async def _until_the_next(self) -> None:
         """Wait for a part of the shortest lease, also if that is claimed meanwhile."""
         clock = asyncio.get_running_loop().time
-        began = clock()
-        while not self._is_due and (left := began + self._interval().total_seconds() - clock()) > 0:
+        began, jitter = clock(), self._jitter()
+        while not self._is_due:
+            left = began + self._pause(jitter).total_seconds() - clock()
+            if left <= 0:
+                break
             self._held.has_new.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(left):
                     await self._held.has_new.wait()
         self._is_due = False
 
-    def _interval(self) -> timedelta:
-        if not self._held.heard.is_set():
-            return AWAY_INTERVAL
+    def _pause(self, jitter: float) -> timedelta:
+        """
+        Return how long to wait after a heartbeat.
+
+        Without a broker it doubles from :data:`AWAY_INTERVAL`, but is never longer than a
+        lease bears: if the broker was there all the time and only out of reach, leases go on.
+        """
         shortest = min((held.lease_seconds for held in self._held), default=3600.0)
-        return min(LONGEST_INTERVAL, timedelta(seconds=shortest / LEASE_FRACTION))
+        usual = min(LONGEST_INTERVAL, timedelta(seconds=shortest / LEASE_FRACTION))
+        if self._held.heard.is_set():
+            return usual
+        longest = max(usual, AWAY_INTERVAL)
+        doubled: timedelta = AWAY_INTERVAL * 2.0 ** min(max(self._failures - 1, 0), 20)
+        asked_for = min(timedelta(seconds=min(self._retry_after, 3600.0)), longest)
+        return max(min(doubled, longest) * jitter, asked_for * (2 - jitter))

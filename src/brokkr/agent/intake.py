@@ -7,7 +7,7 @@ one until it is answered: the broker then gives the same claims again.
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Container
+from collections.abc import Awaitable, Callable, Container
 from uuid import uuid4
 
 import structlog
@@ -23,6 +23,7 @@ from brokkr.agent.prerequisites import Prerequisites
 from brokkr.agent.resources import create_work, delete_untouched
 from brokkr.agent.settings import WorkQueueSettings
 from brokkr.client import BrokerClient
+from brokkr.client.transport import retry_after_of
 from brokkr.wire.bodies import (
     AgentBody,
     Capabilities,
@@ -32,7 +33,7 @@ from brokkr.wire.bodies import (
     CompleteWork,
     ReleaseWork,
 )
-from brokkr.work.errors import BrokerUnavailable, BrokkrError, InvalidWork, LimitReached
+from brokkr.work.errors import BrokerUnavailable, BrokkrError, InvalidWork
 from brokkr.work.model import WorkStatus
 from brokkr.work.names import work_name
 
@@ -107,7 +108,11 @@ class Intake:
             log.warning("claim without a slot ignored", claim_id=str(claim.claim_id))
             return None
         held = self._held.confirm(
-            claim.id, claim.claim_id, round=claim.round, lease_seconds=claim.lease_seconds
+            claim.id,
+            claim.claim_id,
+            round=claim.round,
+            broker=claim.broker,
+            lease_seconds=claim.lease_seconds,
         )
         held.work_type = claim.work_type
         if held.unwritten is None and (known is None or name not in self._caches.works):
@@ -146,9 +151,13 @@ class Intake:
             if work is not None and not await delete_untouched(self._kube, work):
                 continue
             body = ReleaseWork(claim_id=held.claim_id, reason="the agent was stopped")
-            await self._client.release_work(held.work_id, body)
             fields = about_claim(held.work_id, round=held.round, span=held.span)
-            log.info("work released", **fields)
+            try:
+                await self._client.release_work(held.work_id, body)
+            except BrokkrError as error:  # for one of them; others may have better luck
+                log.warning("untouched work not given back", error=str(error), **fields)
+            else:
+                log.info("work released", **fields)
 
     async def _claim(self) -> None:
         clock = asyncio.get_running_loop().time
@@ -205,7 +214,8 @@ class Intake:
                 log.warning("claims not answered", error=str(error), seconds=round(pause, 1))
                 if isinstance(error, BrokerUnavailable):
                     self._held.note_outage()
-            await asyncio.sleep(pause * self._jitter())
+                asked_for = min(retry_after_of(error), WAIT_SECONDS)
+            await asyncio.sleep(max(pause * self._jitter(), asked_for))
             pause = min(pause * 2, self._settings.poll_interval_seconds)
 
     def _active(self) -> set[str]:
@@ -255,43 +265,53 @@ class Intake:
     async def _give_back(self, held: HeldClaim, reason: str, *, delay_seconds: float) -> None:
         log.warning("work given back", reason=reason)
         body = ReleaseWork(claim_id=held.claim_id, reason=reason, delay_seconds=delay_seconds)
-        try:
-            await self._client.release_work(held.work_id, body)
-        except BrokkrError as error:
-            log.warning("release not taken", error=str(error))
-        self._held.drop(held.claim_id)
+
+        async def release() -> bool:
+            try:
+                await self._client.release_work(held.work_id, body)
+            except BrokkrError as error:
+                log.warning("release not taken", error=str(error))
+                # The one that answers heartbeats, also if the claim is another one's: nothing
+                # was made of it, and its lease runs out by itself.
+                return self._held.ends(error, held.work_id, self._held.broker)
+            return True
+
+        await self._tell(held, release)
 
     async def _refuse(self, held: HeldClaim, error: InvalidWork) -> None:
         """Tell the broker at once: there will never be a resource to report from."""
         log.warning("work refused", error=str(error))
+        message = f"WorkRefused: {error}"
+        await self._tell(
+            held,
+            lambda: complete_without_resource(self._client, self._held, held, message),
+        )
+
+    async def _tell(self, held: HeldClaim, tell: Callable[[], Awaitable[bool]]) -> None:
+        """Tell the broker what becomes of a claim until it has heard, or has ended it."""
         pause = FIRST_PAUSE_SECONDS
-        while True:
-            try:
-                await complete_without_resource(self._client, held, f"WorkRefused: {error}")
-            except (BrokerUnavailable, LimitReached):
-                await asyncio.sleep(pause * self._jitter())
-                pause = min(pause * 2, WAIT_SECONDS)
-                continue
-            self._held.drop(held.claim_id)
-            return
+        while self._held.find(held.claim_id) is held and not await tell():
+            await asyncio.sleep(pause * self._jitter())
+            pause = min(pause * 2, WAIT_SECONDS)
+        self._held.drop(held.claim_id)
 
 
-async def complete_without_resource(client: BrokerClient, held: HeldClaim, message: str) -> None:
+async def complete_without_resource(
+    client: BrokerClient, claims: HeldClaims, held: HeldClaim, message: str
+) -> bool:
     """
     Complete a claim as failed that no Work resource can speak for.
 
-    Raises:
-        BrokerUnavailable: It is not known whether the broker has heard of it.
-        LimitReached: The broker will not hear of it now.
+    Returns:
+        Whether the broker has heard of it, or the claim is over.
     """
     body = CompleteWork(claim_id=held.claim_id, outcome="failed", message=message[:4096])
     try:
         await client.complete_work(held.work_id, body, trace=held.span)
-    except (BrokerUnavailable, LimitReached):
-        raise
     except BrokkrError as error:
-        # Nothing was made of it: when its lease has run out the broker knows, too.
         log.warning("completion not taken", error=str(error))
+        return claims.ends(error, held.work_id, held.broker)
+    return True
 
 
 def _known(work_type: str, types: Container[str]) -> str:

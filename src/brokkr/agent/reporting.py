@@ -30,7 +30,7 @@ from brokkr.wire.bodies import (
     ReportProgress,
 )
 from brokkr.wire.custom_resource import render_attempts
-from brokkr.work.errors import ClaimLost, Conflict, InvalidInput, NotFound
+from brokkr.work.errors import BodyTooLarge, BrokkrError, InvalidInput, MalformedBody
 from brokkr.work.model import Phase, Work
 from brokkr.work.trace import Span
 
@@ -120,7 +120,9 @@ class Reporting:
         body = ReleaseWork(claim_id=work.claim.claim_id, reason=CUT_OFF)
         try:
             await self._client.release_work(work.claim.work_id, body)
-        except (Conflict, NotFound) as error:
+        except BrokkrError as error:
+            if not self._is_over(error, work):
+                raise
             log.warning("release not taken", error=str(error))
 
     async def _send(self, work: Work) -> None:
@@ -128,17 +130,24 @@ class Reporting:
         try:
             try:
                 await self._client.complete_work(work.claim.work_id, body, trace=work.span)
-            except InvalidInput as error:
+            except (InvalidInput, BodyTooLarge, MalformedBody) as error:
+                if not self._held.has_said(error, work.claim.broker):
+                    raise
                 # Better a result without its details than none.
                 log.warning("result not taken", error=str(error))
                 body = body.model_copy(update={"result": {}, "message": body.message[:1024]})
                 await self._client.complete_work(work.claim.work_id, body, trace=work.span)
-        except (Conflict, NotFound) as error:
+        except BrokkrError as error:
+            if not self._is_over(error, work):
+                raise
             # This very broker says that the claim is over: there is nobody to report to.
             log.warning("completion not taken", error=str(error))
         else:
             self._metrics.reported.labels(body.outcome).inc()
             log.info("work reported", outcome=body.outcome)
+
+    def _is_over(self, error: BrokkrError, work: Work) -> bool:
+        return self._held.ends(error, work.claim.work_id, work.claim.broker)
 
     async def _report_progress(self, work: Work) -> timedelta | None:
         """Tell of what is new, small things not more often than :data:`PROGRESS_EVERY`."""
@@ -155,7 +164,9 @@ class Reporting:
                 return left
         try:
             await self._client.report_progress(work.claim.work_id, body, trace=work.span)
-        except (ClaimLost, NotFound):
+        except BrokkrError as error:
+            if not self._is_over(error, work):
+                raise
             self._held.drop(work.claim.claim_id)
             await mark_cancelled(self._kube, work, CLAIM_LOST)
             return None

@@ -27,7 +27,7 @@ from brokkr.wire.custom_resource import (
     render_claimed,
     render_spec,
 )
-from brokkr.work.errors import AgentSuperseded, Unauthenticated
+from brokkr.work.errors import AgentSuperseded
 from brokkr.work.model import Claim
 from brokkr.work.names import work_name
 from support.agent import Stage
@@ -469,10 +469,26 @@ async def test_an_api_server_that_takes_nothing_for_a_while_is_no_failed_attempt
     assert len(played.seen) == 2
 
 
-async def test_a_wrong_key_is_said_at_once(stage: Stage) -> None:
-    wrong = stage.settings.model_copy(update={"key": SecretStr("brokkr_agtnonsense")})
-    with pytest.raises(Unauthenticated):
-        await run(wrong)
+async def test_a_wrong_key_is_said_at_once_and_ends_nothing(
+    stage: Stage, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The agent starts as soon as it is let in: what runs in the cluster waits for it."""
+    right = stage.settings
+    wrong = SecretStr("brokkr_agtnonsense")
+    stage.settings = right.model_copy(update={"key": wrong})
+    async with stage.agent() as agent:
+        said = ""
+
+        async def is_said() -> bool:
+            nonlocal said
+            said += capsys.readouterr().out
+            return "this API key is not known, or was revoked" in said
+
+        await eventually(is_said)
+        assert not agent.done()
+    stage.settings = right
+    async with stage.shipwright(success), stage.agent():
+        assert (await stage.finished(await stage.submit())).success
 
 
 async def test_a_missing_namespace_is_said_at_once(

@@ -160,6 +160,7 @@ async def test_a_controller_that_is_stuck_loses_its_leases_and_gets_them_back(
             patience=PATIENCE,
             stops_when_cut_off=False,
             on_return=lambda _: None,
+            jitter=lambda: 1.0,
         )
         watching = asyncio.create_task(caches.run())
         await caches.until_synced()

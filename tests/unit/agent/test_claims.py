@@ -1,9 +1,15 @@
-"""Which Work resources the broker's word covers."""
+"""Which Work resources the broker's word covers, and whose word it is."""
 
 from dataclasses import replace
+from typing import Any
 from uuid import uuid4
 
-from brokkr.agent.claims import HeldClaims
+import pytest
+
+from brokkr.agent.claims import CONFIRMED_SECONDS, HeldClaims
+from brokkr.wire.bodies import PROBLEM_BROKER, HeartbeatAnswer
+from brokkr.wire.problem import CODES, problem_of, read_problem
+from brokkr.work.errors import BrokkrError, ClaimLost
 from brokkr.work.model import Work
 from support.factories import a_work
 
@@ -12,7 +18,7 @@ def held_claims(work: Work, *, broker: str = "the-broker") -> HeldClaims:
     held = HeldClaims()
     held.broker = broker
     claim = work.claim
-    held.confirm(claim.work_id, claim.claim_id, round=claim.round, lease_seconds=60)
+    held.confirm(claim.work_id, claim.claim_id, round=claim.round, broker=broker, lease_seconds=60)
     return held
 
 
@@ -59,8 +65,128 @@ def test_confirming_again_keeps_what_is_yet_to_be_written() -> None:
     held = held_claims(work)
     (first,) = held
     again = held.confirm(
-        work.claim.work_id, work.claim.claim_id, round=work.claim.round, lease_seconds=5
+        work.claim.work_id,
+        work.claim.claim_id,
+        round=work.claim.round,
+        broker="the-broker",
+        lease_seconds=5,
     )
 
     assert again is first
     assert again.lease_seconds == 5
+
+
+# -- whose word it is
+
+
+class Clock:
+    """Seconds, as a test sets them."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def heard(work: Work, *, is_new: bool, clock: Clock | None = None) -> HeldClaims:
+    """Return what is known after a heartbeat that a new broker has answered, or an old one."""
+    held = HeldClaims(clock or Clock())
+    features = [PROBLEM_BROKER] if is_new else []
+    held.note_answer(
+        HeartbeatAnswer(broker=work.claim.broker, renewed=[], lost=[], features=features)
+    )
+    return held
+
+
+def said(error: BrokkrError, *, broker: str | None, **changes: Any) -> BrokkrError:
+    """Return what a client makes of an error that a broker, new or old, has sent."""
+    document = {**problem_of(error, broker=broker), **changes}
+    if broker is None:
+        del document["family"]
+    received = read_problem(document["status"], document)
+    assert received is not None
+    return received
+
+
+def ends(held: HeldClaims, error: BrokkrError, work: Work) -> bool:
+    return held.ends(error, work.claim.work_id, work.claim.broker)
+
+
+@pytest.mark.parametrize("heartbeat_is_new", [True, False])
+@pytest.mark.parametrize("problem_is_new", [True, False])
+def test_agents_and_brokers_of_two_versions(heartbeat_is_new: bool, problem_is_new: bool) -> None:
+    """In a rolling update one replica may answer the heartbeat, and another one the rest."""
+    work = a_work()
+    held = heard(work, is_new=heartbeat_is_new)
+    broker = work.claim.broker if problem_is_new else None
+
+    ended = ends(held, said(ClaimLost(work.claim.work_id), broker=broker), work)
+
+    # Only where the broker could have named itself and has not, it may be somebody else.
+    assert ended is (problem_is_new or not heartbeat_is_new)
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_four_codes_end_a_claim_and_no_other_does(code: str) -> None:
+    work = a_work()
+    kind = CODES[code]
+    error = kind.__new__(kind)
+    vars(error).update(work_id=str(work.claim.work_id), broker=work.claim.broker)
+
+    is_end = code in ("claim_lost", "work_not_found", "work_finished", "work_not_held")
+    assert ends(heard(work, is_new=True), error, work) is is_end
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_what_is_about_another_work_or_about_none_ends_nothing(is_new: bool) -> None:
+    work = a_work()
+    held = heard(work, is_new=is_new)
+    broker = work.claim.broker if is_new else None
+
+    assert not ends(held, said(ClaimLost(uuid4()), broker=broker), work)
+    assert not ends(held, said(ClaimLost(""), broker=broker, work_id=None), work)
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_another_broker_ends_nothing(is_new: bool) -> None:
+    work = a_work()
+    lost = ClaimLost(work.claim.work_id)
+
+    assert not ends(heard(work, is_new=is_new), said(lost, broker="a-second-one"), work)
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_the_broker_of_now_ends_no_claim_of_another_one(is_new: bool) -> None:
+    """It may have come between the request and the answer."""
+    work = a_work()
+    held = heard(work, is_new=is_new)
+    held.note_answer(
+        HeartbeatAnswer(
+            broker="the-broker-of-now",
+            renewed=[],
+            lost=[],
+            features=[PROBLEM_BROKER] if is_new else [],
+        )
+    )
+    lost = said(ClaimLost(work.claim.work_id), broker="the-broker-of-now" if is_new else None)
+
+    assert not ends(held, lost, work)
+
+
+def test_an_old_broker_is_trusted_for_a_minute_after_a_heartbeat() -> None:
+    work, clock = a_work(), Clock()
+    held = heard(work, is_new=False, clock=clock)
+    lost = said(ClaimLost(work.claim.work_id), broker=None)
+
+    clock.now = CONFIRMED_SECONDS
+    assert ends(held, lost, work)
+    clock.now += 1
+    assert not ends(held, lost, work)
+
+
+def test_before_the_first_heartbeat_nobody_ends_anything() -> None:
+    work = a_work()
+    lost = said(ClaimLost(work.claim.work_id), broker=None)
+
+    assert not ends(HeldClaims(), lost, work)
+    assert not HeldClaims().has_said(said(ClaimLost("w"), broker="b"), None)
