@@ -63,6 +63,7 @@ TESTED_ELSEWHERE = {
         "agent/handlers/build/failure_table.py",
         "agent/handlers/build/signs.py",
     },
+    "unit/work/test_redaction.py": {"work/credentials.py", "work/secret_names.py"},
     "unit/agent/controller/test_decide.py": {
         "agent/controller/conditions.py",
         "agent/controller/record.py",

@@ -1,57 +1,146 @@
 """
-Take credentials out of text that is written down: log lines, reports, errors.
+Take credentials out of text that is written down: log lines, reports, errors, build logs.
 
-Nothing here knows where a text comes from.  What looks like a credential is taken for one:
-a word too many that is lost costs less than a key that is kept.
+Whatever leaves through one of these goes through here.  :mod:`brokkr.work.credentials` says what a
+credential looks like, and why looking for it takes linear time.
 """
+
+# Note [A key block ends somewhere]
+#
+# A key block has no shape inside.  So from its BEGIN line on everything is taken out until its END
+# line, the first line that is neither base64 nor a header, or KEY_LIMIT characters.  All its lines
+# may stand in one, with "\n" written out or with spaces; a log may put a time before each.
 
 import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-# No pattern may take more than linear time: the texts are other people's.
-_CREDENTIALS: Final[tuple[tuple[re.Pattern[str], str], ...]] = (
-    # Key material first, for it contains anything: PEM, and PEM in base64 as kubeconfigs have it.
-    (
-        re.compile(
-            r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----"
-            r".*?(?:-----END [A-Z0-9 ]{0,60}-----|\Z)",
-            re.DOTALL,
-        ),
-        "*** key ***",
-    ),
-    (re.compile(r"LS0tLS1CRUdJTi[A-Za-z0-9+/=_-]+"), "*** key ***"),
-    # Our own keys, even if cut off, and JSON web tokens, which service accounts have.
-    (re.compile(r"(brokkr_[a-z]{3})[a-z2-7]{10}_[A-Za-z0-9_-]+"), r"\1***"),
-    (
-        re.compile(r"eyJ[A-Za-z0-9_-]{8,512}\.[A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]*)?"),
-        "***",
-    ),
-    (re.compile(r"(?i)(bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}"), r"\1 ***"),
-    # User information in URLs.  The first form has a slash in its password; what it leaves of
-    # one that has an @ as well, the second takes.
-    (re.compile(r"://[^/\s@:]{1,64}:(?!\d{1,5}[/?#])[^\s@]{1,256}@"), "://***@"),
-    (re.compile(r"://[^/\s]*@"), "://***@"),
-    # password=..., 'token': '...' and "secret":"...", quoted once more or not.
-    (
-        re.compile(
-            r"""(?i)((?:passw(?:or)?d|secret|token|auth|api[-_]?key|access[-_]?key)"""
-            r"""(?:=|\\?["']\s?[:=]\s?)\\?["']?)"""
-            r"""[^\s"'\\&,;]+"""
-        ),
-        r"\1***",
-    ),
+from brokkr.work.credentials import CONTEXT, REACH, SHAPES_BY_FORM, Shape
+from brokkr.work.secret_names import NAMED_SHAPES
+
+SHAPES: Final = (*SHAPES_BY_FORM, *NAMED_SHAPES)
+"""All of them.  Where two begin at one place, the first that matches counts."""
+
+HELD: Final = 2 * REACH
+"""A :class:`Redactor` holds back at most so many characters."""
+KEY_LIMIT: Final = 32 * 1024
+"""The longest key block, in characters."""
+
+_KEY_END: Final = re.compile(r"-----END [A-Z0-9 ]{0,60}-----")
+_KEY_BREAK: Final = re.compile(r"[\r\n]|\\{1,4}[nr]")
+_KEY_MARGIN: Final = re.compile(
+    r"[ \t]{1,64}+|\d{4}-\d\d-\d\dT[0-9:.+Z-]{8,30}+ |#\d{1,6} \d{1,6}\.\d{1,6} "
 )
-_SECRET_NAME: Final = re.compile(
+_KEY_HEADER: Final = re.compile(
+    r"(?:Proc-Type|DEK-Info|Comment|Version|Hash|Charset|MessageID|X-[A-Za-z-]{1,40})"
+    r":(?:(?!\\{1,4}[nr])[^\r\n]){0,200}"
+)
+_KEY_RUN: Final = re.compile(r"[A-Za-z0-9+/=]{1,512}")
+_KEY_GOES_ON: Final = frozenset("\r\n\\\"'-<")
+_SURELY_KEY: Final = 16
+"""A shorter run of base64 belongs to a key only if it ends like a line of one."""
+
+_SECRET_KEY: Final = re.compile(
     r"(?i)(?:^|[_-])(?:passw(?:or)?d|token|secret|authorization|cookie|api[-_]?key|private[-_]?key)$"
 )
 
 
+class Redactor:
+    """
+    Redact a text that comes in pieces.
+
+    What it returns, put together, is what :func:`redact` returns of the whole text, wherever that
+    was cut.  Whole lines are returned at once; of an unfinished one at most ``HELD`` characters are
+    held back, however long nothing comes.
+    """
+
+    def __init__(self) -> None:
+        """Begin a text."""
+        self._text = ""  # some context, which has been returned, and what is held back
+        self._place = 0  # where that begins
+        self._rest: re.Pattern[str] | None = None  # how the secret goes on that we are in
+        self._key_left: int | None = None  # how long the key block may be that we are in
+        self._is_in_run = False
+        self._gap = ""  # what has come since the last line of the key block
+
+    def feed(self, piece: str) -> str:
+        """Take the next piece, and return what is decided by now."""
+        self._text += piece
+        if "\n" not in piece and "\r" not in piece and len(self._text) - self._place <= HELD:
+            return ""
+        end_of_line = max(self._text.rfind("\n"), self._text.rfind("\r")) + 1
+        return self._redact(max(end_of_line, len(self._text) - REACH), is_last=False)
+
+    def finish(self) -> str:
+        """Return the rest: nothing more comes."""
+        return self._redact(len(self._text), is_last=True)
+
+    def _redact(self, decided: int, *, is_last: bool) -> str:
+        """Return what begins before a place in the text."""
+        text, lowered, place = self._text, _lower(self._text), self._place
+        out: list[str] = []
+        while place < decided:
+            if self._key_left is not None:
+                place = self._pass_key(place, out)
+            elif self._rest is not None:
+                found = self._rest.match(text, place)
+                place = place if found is None else found.end()
+                if place == len(text) and not is_last:
+                    break  # the secret may go on in the next piece
+                self._rest = None
+            elif (credential := _next(text, lowered, place, decided)) is not None:
+                shape, match = credential
+                out += text[place : match.start()], _visible(shape, match), "***"
+                place = match.end()
+                self._rest = shape.rest
+                if shape.is_key_block:
+                    out.append(" key ***")
+                    self._key_left, self._is_in_run, self._gap = KEY_LIMIT, False, ""
+            else:
+                out.append(text[place:decided])
+                place = decided
+        context = max(0, place - CONTEXT)
+        self._text, self._place = text[context:], place - context
+        return "".join(out)
+
+    def _pass_key(self, place: int, out: list[str]) -> int:
+        """Return where the key block has its next part; note if it has ended."""
+        assert self._key_left is not None
+        text = self._text
+        if (end := _KEY_END.match(text, place)) is not None:
+            self._key_left = None
+            return end.end()
+        if (part := _KEY_BREAK.match(text, place) or _KEY_MARGIN.match(text, place)) is not None:
+            self._is_in_run = False
+            self._gap += part[0]
+        elif (part := _KEY_HEADER.match(text, place)) is None:
+            run = _KEY_RUN.match(text, place)
+            end_of_run = place if run is None else run.end()
+            is_key = (
+                self._is_in_run
+                or end_of_run - place >= _SURELY_KEY
+                or text[end_of_run : end_of_run + 1] in _KEY_GOES_ON
+                or end_of_run == len(text)
+            )
+            part = run if is_key else None
+            self._is_in_run = is_key
+        if part is None:
+            out.append(self._gap)
+            self._key_left = None
+            return place
+        if part.re in (_KEY_RUN, _KEY_HEADER):
+            self._gap = ""
+        passed = min(part.end() - place, self._key_left)
+        self._key_left = self._key_left - passed or None
+        return place + passed
+
+
 def redact(text: str) -> str:
     """Return the text without what looks like a credential."""
-    for pattern, instead in _CREDENTIALS:
-        text = pattern.sub(instead, text)
-    return text
+    if _next(text, _lower(text), 0, len(text)) is None:
+        return text
+    redactor = Redactor()
+    return redactor.feed(text) + redactor.finish()
 
 
 def redact_all(value: Any) -> Any:
@@ -72,6 +161,79 @@ def redact_all(value: Any) -> Any:
             return redact(str(value))
 
 
+def find_credential(text: str) -> Shape | None:
+    """Return the shape of the first credential in a text about which there is no doubt, if any."""
+    lowered, place = _lower(text), 0
+    while (found := _next(text, lowered, place, len(text))) is not None:
+        shape, match = found
+        if shape.is_certain:
+            return shape
+        place = match.start() + 1
+    return None
+
+
+def _next(text: str, lowered: str, place: int, end: int) -> tuple[Shape, re.Match[str]] | None:
+    """Return the first credential that begins at a place or after it, and before the end."""
+    while (anchor := _ANCHOR.search(lowered, place, end + _LONGEST_ANCHOR)) is not None:
+        place = anchor.start()
+        if place >= end:
+            return None
+        pattern, shapes = _BY_ANCHOR[anchor[0]]
+        if (match := pattern.match(text, place)) is not None:
+            assert match.lastindex is not None
+            return shapes[match.lastindex], match
+        place += 1
+    return None
+
+
+def _visible(shape: Shape, match: re.Match[str]) -> str:
+    """Return what of a match is no secret."""
+    assert match.lastindex is not None
+    return match[match.lastindex + 1] if shape.head.groups else ""
+
+
+def _lower(text: str) -> str:
+    """Return a text in lower case, each character where it was."""
+    lowered = text.lower()
+    # One letter becomes two: the capital I with a dot.
+    return (
+        lowered
+        if len(lowered) == len(text)
+        else text.replace("\N{LATIN CAPITAL LETTER I WITH DOT ABOVE}", "i").lower()
+    )
+
+
 def _names_a_secret(name: object, value: object) -> bool:
     """Say whether a value is one by its name alone; that there is none is no secret."""
-    return value not in (None, "") and _SECRET_NAME.search(str(name)) is not None
+    return value not in (None, "") and _SECRET_KEY.search(str(name)) is not None
+
+
+def _any_of(words: set[str]) -> str:
+    """Return a pattern of literals that branches by letters: faster than one after another."""
+    if "" in words:
+        return ""  # the shortest of those that begin alike stands for all
+    letters = sorted({word[0] for word in words})
+    branches = [
+        re.escape(letter) + _any_of({word[1:] for word in words if word[0] == letter})
+        for letter in letters
+    ]
+    return branches[0] if len(branches) == 1 else f"(?:{'|'.join(branches)})"
+
+
+def _together(shapes: list[Shape]) -> tuple[re.Pattern[str], dict[int, Shape]]:
+    """Return one pattern for several shapes, and by its groups which shape has matched."""
+    by_group, groups = {}, 1
+    for shape in shapes:
+        by_group[groups] = shape
+        groups += 1 + shape.head.groups
+    return re.compile("|".join(f"({shape.pattern})" for shape in shapes)), by_group
+
+
+_ANCHORS: Final = {anchor for shape in SHAPES for anchor in shape.anchors}
+_ANCHOR: Final = re.compile(_any_of(_ANCHORS))
+_LONGEST_ANCHOR: Final = max(map(len, _ANCHORS))
+_BY_ANCHOR: Final = {
+    anchor: _together([s for s in SHAPES if any(a.startswith(anchor) for a in s.anchors)])
+    for anchor in _ANCHORS
+    if not any(anchor.startswith(each) for each in _ANCHORS - {anchor})
+}
