@@ -8,6 +8,13 @@ The file is TOML.  The environment spells a key as its path: ``broker.data_dir``
 ``BROKKR__BROKER__DATA_DIR``.
 """
 
+# Note [A working folder is not trusted]
+#
+# Anybody can put a brokkr.toml into a repository, and whoever works in a checkout of it would send
+# their own key to the URL in that file.  So a secret from the command line, the environment, the
+# file of `--config` or the user's file never goes where ./brokkr.toml alone says.  A file that
+# holds both the secret and the URL sends away nothing but its own.
+
 import difflib
 import os
 import tomllib
@@ -23,6 +30,8 @@ from brokkr.work.errors import BrokkrError
 
 PREFIX: Final = "BROKKR__"
 FILE_NAME: Final = "brokkr.toml"
+SYSTEM_FILE: Final = Path("/etc/brokkr") / FILE_NAME
+"""Trusted, although the image has its working folder there."""
 
 _Model = TypeVar("_Model", bound=BaseModel)
 _Path: TypeAlias = tuple[str, ...]
@@ -49,6 +58,7 @@ def load(
     file: Path | None = None,
     environment: Mapping[str, str] | None = None,
     flags: Mapping[str, object] | None = None,
+    sent_to: Mapping[str, tuple[str, ...]] | None = None,
 ) -> _Model:
     """
     Gather what is configured and check it against a model.
@@ -58,26 +68,53 @@ def load(
         file: The file to read; by default :func:`find_file` looks for one.
         environment: By default that of this process.
         flags: Values by dotted key; None is a flag that was not given.
+        sent_to: By secret, the keys that decide where the caller sends it.  A secret is a dotted
+            key or an environment variable.  See Note [A working folder is not trusted].
 
     Raises:
         InvalidConfiguration: Names all that is wrong.
     """
     environment = os.environ if environment is None else environment
-    file = file or find_file(environment)
+    found = file or find_file(environment)
     tree: dict[str, Any] = {}
     origins: dict[_Path, str] = {}
     for origin, path, value in (
-        *_from_file(file),
+        *_from_file(found),
         *_from_environment(environment),
         *_from_flags(flags or {}),
     ):
         _put(tree, path, value)
         origins[path] = origin
     try:
-        return model.model_validate(tree)
+        settings = model.model_validate(tree)
     except ValidationError as error:
-        found = error.errors(include_url=False, include_context=False, include_input=False)
-        raise InvalidConfiguration([_sentence(each, model, origins) for each in found]) from None
+        errors = error.errors(include_url=False, include_context=False, include_input=False)
+        raise InvalidConfiguration([_sentence(each, model, origins) for each in errors]) from None
+    is_trusted = file is not None or found != Path(FILE_NAME) or found.resolve() == SYSTEM_FILE
+    astray = [] if is_trusted else list(_astray(sent_to or {}, origins, environment))
+    if astray:
+        raise InvalidConfiguration(astray)
+    return settings
+
+
+def _astray(
+    sent_to: Mapping[str, tuple[str, ...]],
+    origins: Mapping[_Path, str],
+    environment: Mapping[str, str],
+) -> Iterator[str]:
+    """Name each secret from elsewhere that would go where the working folder's file says."""
+    for secret, keys in sent_to.items():
+        origin = origins.get(tuple(secret.split(".")), secret if environment.get(secret) else None)
+        if origin in (None, FILE_NAME):
+            continue
+        for key in keys:
+            if origins.get(tuple(key.split("."))) == FILE_NAME:
+                what = secret if secret == origin else f"{secret} ({origin})"
+                yield (
+                    f"./{FILE_NAME}: {key}: {what} is not sent where a file in the working folder "
+                    f"says, which may be somebody else's; set {key} where {secret} is set, or give "
+                    f"--config {FILE_NAME} if you trust that file"
+                )
 
 
 def find_file(environment: Mapping[str, str]) -> Path | None:

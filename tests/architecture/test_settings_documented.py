@@ -22,7 +22,9 @@ HEAD = """\
 # Settings
 
 What `--config` names, else `brokkr.toml` in the working folder, else in `~/.config/brokkr/`;
-environment over file, flags over environment. A setting's variable is its path: `broker.port` is
+environment over file, flags over environment. A key from elsewhere is
+[not sent where `./brokkr.toml` says](../explanation/security.md#keys).
+A setting's variable is its path: `broker.port` is
 `BROKKR__BROKER__PORT`, `agent.work_crd.namespace` is `BROKKR__AGENT__WORK_CRD__NAMESPACE`.
 `client.url` and `client.key` may also be given as `BROKKR_URL` and `BROKKR_KEY`. Durations are
 written as `90s`, `15m` or `1h30m`.

@@ -176,3 +176,71 @@ def test_a_file_that_was_asked_for_must_exist(tmp_path: Path) -> None:
     missing = tmp_path / "missing.toml"
 
     assert problems_of(file=missing) == [f"{missing}: No such file or directory"]
+
+
+SENT_TO = {"key": ("url", "crd.namespace"), "PGPASSWORD": ("url",)}
+
+
+class Keyed(Settings):
+    key: str | None = None
+
+
+@pytest.mark.parametrize("key", ["url", "crd.namespace"])
+@pytest.mark.parametrize("place", ["flag", "environment", "variable"])
+def test_a_secret_does_not_go_where_the_file_of_the_working_folder_says(
+    key: str, place: str
+) -> None:
+    Path("brokkr.toml").write_text(f'{key} = "https://evil.example"\n')
+    environment = {"environment": {"BROKKR__KEY": "s3"}, "variable": {"PGPASSWORD": "s3"}}
+    flags = {"key": "s3"} if place == "flag" else {}
+    sent_to = {"key": SENT_TO["key"], "PGPASSWORD": SENT_TO["key"]}
+
+    with pytest.raises(InvalidConfiguration) as caught:
+        load(Keyed, environment=environment.get(place, {}), flags=flags, sent_to=sent_to)
+
+    (problem,) = caught.value.problems
+    assert problem.startswith(f"./brokkr.toml: {key}: ")
+    assert "--config brokkr.toml" in problem
+    assert "s3" not in problem
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments"),
+    [
+        # The URL comes from somewhere else, or is the default.
+        ('url = "https://evil.example"', {"flags": {"key": "s3", "url": "https://good.example"}}),
+        (
+            'url = "https://evil.example"',
+            {"environment": {"BROKKR__KEY": "s3", "BROKKR__URL": "x"}},
+        ),
+        ("enabled = false", {"flags": {"key": "s3"}}),
+        # The file's own key; no key; the file was named.
+        ('url = "https://evil.example"\nkey = "theirs"', {}),
+        ('url = "https://evil.example"', {}),
+        ('url = "https://fine.example"', {"flags": {"key": "s3"}, "file": Path("brokkr.toml")}),
+    ],
+)
+def test_a_secret_goes_where_its_owner_says(text: str, arguments: dict[str, Any]) -> None:
+    Path("brokkr.toml").write_text(text)
+
+    load(Keyed, **{"environment": {}, **arguments}, sent_to=SENT_TO)
+
+
+def test_a_secret_goes_where_the_users_file_says(tmp_path: Path) -> None:
+    (tmp_path / "brokkr").mkdir()
+    (tmp_path / "brokkr/brokkr.toml").write_text('url = "https://mine.example"')
+    environment = {"XDG_CONFIG_HOME": str(tmp_path), "BROKKR__KEY": "s3"}
+
+    assert load(Keyed, environment=environment, sent_to=SENT_TO).url == "https://mine.example"
+
+
+def test_the_working_folder_of_the_image_is_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "empty" / "brokkr.toml"
+    file.write_text('url = "https://broker.example"')
+    monkeypatch.setattr("brokkr.configuration.SYSTEM_FILE", file.resolve())
+
+    settings = load(Keyed, environment={"BROKKR__KEY": "s3"}, sent_to=SENT_TO)
+
+    assert settings.url == "https://broker.example"

@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 
+import structlog
 import typer
 
 from brokkr.agent.app import run as run_agent
@@ -29,7 +30,7 @@ from brokkr.cli.output import (
     show,
 )
 from brokkr.cli.run import fail, run
-from brokkr.cli.settings import ConfigFile, Key, Settings, Url, connect
+from brokkr.cli.settings import ConfigFile, Key, Settings, Url, connect, is_sent_in_the_clear
 from brokkr.configuration import load
 from brokkr.wire.bodies import (
     AgentBody,
@@ -43,6 +44,7 @@ from brokkr.work.errors import BrokkrError
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
+_log = structlog.get_logger()
 _LONGEST_SECONDS = 365 * 86400
 
 Pairs = list[str] | None
@@ -72,8 +74,13 @@ def run_(
                 "agent.kubeconfig": kubeconfig,
                 "agent.work_crd.namespace": namespace,
             },
+            # A kubeconfig may name a program to run and a file to send, and it is the agent's key
+            # that brings Work there.
+            sent_to={"agent.key": ("agent.broker_url", "agent.kubeconfig")},
         )
         log_to_stderr(settings.agent.log_format, settings.agent.log_level)
+        if is_sent_in_the_clear(settings.agent.broker_url):
+            _log.warning("the key is sent unencrypted", broker_url=settings.agent.broker_url)
         with suppress(asyncio.CancelledError):  # to be stopped is how an agent ends
             await run_agent(settings.agent)
 

@@ -23,6 +23,7 @@ from brokkr.work.errors import DatabaseUnavailable
 
 _TAKEOVER_SECONDS: Final = 30.0
 _RETRY_SECONDS: Final = 0.2
+_SENT_TO: Final = {"PGPASSWORD": ("database.url",)}
 _T = TypeVar("_T")
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
@@ -55,6 +56,7 @@ def serve(
                 "broker.data_dir": data_dir,
                 "database.url": database_url,
             },
+            sent_to=_SENT_TO,
         )
         log_to_stderr(settings.broker.log_format, settings.broker.log_level)
         async with _database(settings) as url:
@@ -92,7 +94,7 @@ def create_admin_key(
 
 def _load(database_url: str | None, data_dir: Path | None, config: Path | None) -> Settings:
     flags = {"database.url": database_url, "broker.data_dir": data_dir}
-    return load(Settings, file=config, flags=flags)
+    return load(Settings, file=config, flags=flags, sent_to=_SENT_TO)
 
 
 async def _with_database(settings: Settings, use: Callable[[str], Awaitable[_T]]) -> _T:
