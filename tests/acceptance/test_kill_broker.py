@@ -56,7 +56,7 @@ async def test_every_work_ends_once_though_the_broker_is_killed_meanwhile(
     playing.cancel()
 
     assert [(end.status, end.round, end.retries_attempted) for end in ends] == [
-        (WorkState.SUCCEEDED, 1, 1)
+        (WorkState.SUCCEEDED, 1, 0)
     ] * WORKS
     assert len(shipwright.seen) == 2 * WORKS
 

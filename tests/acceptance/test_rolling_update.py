@@ -8,7 +8,6 @@ the packages that are installed for this one.
 
 import asyncio
 import os
-import subprocess
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -23,6 +22,7 @@ from brokkr.agent.kube.client import KubeClient
 from brokkr.client import BrokerClient
 from brokkr.local.process import free_port
 from brokkr.wire.bodies import RegisterAgent, SubmitWork, TargetBody, WorkBody, WorkState
+from support.earlier import sources_of_earlier
 from support.factories import a_build_template
 from support.postgres import fresh_database
 from support.shipwright import PlayedShipwright, evicted_at_first
@@ -31,37 +31,14 @@ from support.system import a_broker, an_agent, brokkr, environment, from_source
 
 pytestmark = [pytest.mark.kube, pytest.mark.postgres]
 
-ROOT = Path(__file__).parents[2]
-VERSION_BEFORE = "5a2099b"
-"""The revision that the changes since are compatible with, as long as no release has a tag."""
 WORKS = int(os.environ.get("UPGRADE_WORKS", "20"))
 EACH = {"AGENT__WORK_QUEUE__MAX_CONCURRENT": "4"}
-
-
-def git(*arguments: str) -> str | None:
-    """Return what git says; None if it cannot say it."""
-    said = subprocess.run(
-        ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False
-    )
-    return said.stdout.strip() if said.returncode == 0 else None
 
 
 @pytest.fixture
 def earlier(tmp_path: Path) -> Path:
     """The sources of the earlier revision."""
-    asked = os.environ.get("UPGRADE_FROM")
-    revision = asked or git("describe", "--tags", "--abbrev=0") or VERSION_BEFORE
-    if git("cat-file", "-e", f"{revision}:src/brokkr") is None:
-        if asked:
-            pytest.fail(f"there is no revision {revision} here")
-        pytest.skip(f"there is no revision {revision} here: the history is not there")
-    folder = tmp_path / "earlier"
-    folder.mkdir()
-    archive = subprocess.run(
-        ["git", "-C", str(ROOT), "archive", revision, "src"], capture_output=True, check=True
-    )
-    subprocess.run(["tar", "-x", "-C", str(folder)], input=archive.stdout, check=True)
-    return folder / "src"
+    return sources_of_earlier(tmp_path)
 
 
 @pytest.fixture

@@ -348,6 +348,7 @@ def _policy(crd: WorkCrdSettings) -> Policy:
         ),
         keep_succeeded=crd.build.build_retention_succeeded,
         keep_failed=crd.build.build_retention_failed,
+        infrastructure_retries=crd.infrastructure_retries,
     )
 
 

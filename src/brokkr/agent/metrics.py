@@ -29,8 +29,15 @@ class Metrics:
         )
         self.attempts = Counter(
             "brokkr_agent_attempts",
-            "Attempts that ended: succeeded, failed or cancelled, and the class of failures.",
-            ["type", "outcome", "class"],
+            "Attempts that ended: succeeded, failed or cancelled, the class of failures, and "
+            "whose failure it was.",
+            ["type", "outcome", "class", "fault"],
+            registry=self.registry,
+        )
+        self.infrastructure_retries = Counter(
+            "brokkr_agent_infrastructure_retries",
+            "Attempts that are repeated because the cluster or a node was to blame, by class.",
+            ["type", "class"],
             registry=self.registry,
         )
         self.reported = Counter(

@@ -5,7 +5,7 @@ The Work resource is the outbox: what is terminal and not acknowledged is sent a
 this process or the next one.  A broker that is down costs latency, never a result.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -22,6 +22,7 @@ from brokkr.agent.resources import CLAIM_LOST, CUT_OFF, mark_acknowledged, mark_
 from brokkr.agent.spans import spans_of
 from brokkr.client import BrokerClient
 from brokkr.wire.bodies import (
+    INFRASTRUCTURE_RETRIES,
     MAX_MESSAGE,
     MAX_REASON,
     MAX_RETRIES_TOLD,
@@ -80,6 +81,7 @@ class Reporting:
         self._export = export
         self._metrics = metrics
         self._reported: dict[str, tuple[datetime, ReportProgress]] = {}
+        self._marked: dict[str, str] = {}
 
     async def run(self) -> None:
         """Report for ever."""
@@ -89,10 +91,13 @@ class Reporting:
         work = self._caches.works.get(name) or self._caches.departed_works.get(name)
         if work is None:
             self._reported.pop(name, None)
+            self._marked.pop(name, None)
             return None
         structlog.contextvars.bind_contextvars(**about(work))
         if work.acknowledged_at is not None:
             return None
+        if work.resource_version == self._marked.get(name):
+            return None  # an event of its objects was faster than that of our own mark
         if self._held.is_from_elsewhere(work):
             return LOOK_AGAIN
         if work.status.phase.is_terminal:
@@ -111,6 +116,7 @@ class Reporting:
             for span in spans_of(work):
                 self._export(span)
         await mark_acknowledged(self._kube, work, self._clock())
+        self._marked[work.name] = work.resource_version
         self._held.drop(work.claim.claim_id)
         self._caches.departed_works.pop(work.name, None)
         self._reported.pop(work.name, None)
@@ -151,7 +157,7 @@ class Reporting:
 
     async def _report_progress(self, work: Work) -> timedelta | None:
         """Tell of what is new, small things not more often than :data:`PROGRESS_EVERY`."""
-        body = _progress(work, self._step_of(work.name))
+        body = _progress(work, self._step_of(work.name), self._held.features)
         if body is None:
             return None
         now = self._clock()
@@ -165,6 +171,11 @@ class Reporting:
         try:
             await self._client.report_progress(work.claim.work_id, body, trace=work.span)
         except BrokkrError as error:
+            if isinstance(error, InvalidInput) and body.infrastructure_retries is not None:
+                # Another replica may be of the version before: it goes without.
+                log.warning("progress not taken", error=str(error))
+                self._held.features -= {INFRASTRUCTURE_RETRIES}
+                return PROGRESS_EVERY
             if not self._is_over(error, work):
                 raise
             self._held.drop(work.claim.claim_id)
@@ -191,11 +202,13 @@ def _completion(work: Work) -> CompleteWork:
         "message": message[:MAX_MESSAGE],
         "retryable": last is not None and last.retryable is True,
     }
-    attempts = render_attempts(work.status.attempts)
+    result = {**work.status.result, "attempts": render_attempts(work.status.attempts)}
+    if last is not None and last.fault:
+        result["fault"] = last.fault
+    if work.infrastructure_retries:
+        result["infrastructure_retries"] = work.infrastructure_retries
     try:
-        return CompleteWork.model_validate(
-            {**told, "result": {**work.status.result, "attempts": attempts}}
-        )
+        return CompleteWork.model_validate({**told, "result": result})
     except ValidationError as error:
         # A status that somebody has edited says more than the broker takes; without this the
         # Work would never be reported, and its claim be kept.
@@ -203,8 +216,15 @@ def _completion(work: Work) -> CompleteWork:
         return CompleteWork.model_validate(told)
 
 
-def _progress(work: Work, step: str) -> ReportProgress | None:
-    """Return what there is to tell; None if the status says what no broker would take."""
+def _progress(work: Work, step: str, features: Container[str]) -> ReportProgress | None:
+    """
+    Return what there is to tell; None if the status says what no broker would take.
+
+    Args:
+        features: What the broker understands that earlier ones do not.
+    """
+    spent = work.infrastructure_retries
+    is_told = spent and INFRASTRUCTURE_RETRIES in features
     try:
         return ReportProgress(
             claim_id=work.claim.claim_id,
@@ -214,6 +234,7 @@ def _progress(work: Work, step: str) -> ReportProgress | None:
             message=work.status.message[:MAX_MESSAGE],
             retry_at=work.status.retry_at,
             step=step or None,
+            **({"infrastructure_retries": spent} if is_told else {}),
         )
     except ValidationError as error:
         log.warning("progress not told", error=str(error)[:MAX_REASON])

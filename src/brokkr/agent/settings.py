@@ -87,6 +87,11 @@ class WorkCrdSettings(_Section):
     retry_max_delay_seconds: Annotated[float, Field(gt=0, le=86400)] = Field(
         default=3600, description="No retry waits longer than this."
     )
+    infrastructure_retries: Annotated[int, Field(ge=0, le=20)] = Field(
+        default=3,
+        description="Number of attempts of a Work that are repeated after a failure of the "
+        "cluster or a node; they do not count against its `max_retries`.",
+    )
     orphan_grace: Duration = Field(
         default=timedelta(minutes=10),
         description="What is older and belongs to no Work is deleted.",

@@ -14,6 +14,7 @@ from brokkr.cli.output import (
 from brokkr.wire.bodies import WorkBody, WorkPage, WorkState
 from brokkr.wire.events import WorkEvent
 from brokkr.wire.explain import Counted, Explanation
+from brokkr.work.fault import Fault
 
 _SHOWN_VULNERABILITIES: Final = 3
 
@@ -51,6 +52,14 @@ def _retries(work: WorkBody) -> int:
     return work.progress.retries if work.progress else 0
 
 
+def _infrastructure_retries(work: WorkBody) -> int:
+    """Return how many attempts the cluster or a node was to blame for, and were repeated."""
+    told = (work.result or {}).get("infrastructure_retries")
+    if isinstance(told, int):
+        return told
+    return work.progress.infrastructure_retries if work.progress else 0
+
+
 def list_facts(work: WorkBody) -> list[tuple[str, str]]:
     """List what a person wants to know of a Work; what is empty is left out later."""
     message = work.result_message or (work.progress.message if work.progress else "")
@@ -66,6 +75,7 @@ def list_facts(work: WorkBody) -> list[tuple[str, str]]:
         ("agent", work.agent or ""),
         ("matching agents", agents),
         ("retries", f"{_retries(work)} of {work.max_retries}"),
+        ("infrastructure retries", str(_infrastructure_retries(work) or "")),
         ("hand-offs", f"{work.handoffs} of {work.max_handoffs}" if work.max_handoffs else ""),
         ("lost claims", str(work.lost_claims or "")),
         ("submitted", render_time(work.created_at)),
@@ -132,6 +142,7 @@ def list_result_facts(work: WorkBody) -> list[tuple[str, str]]:
     size = result.get("size")
     commit = _texts(result.get("git"), "commit_sha", "commit_author", "branch")
     return [
+        ("fault", Fault.find_in(result) or ""),
         ("image", str(result.get("image") or "")),
         ("digest", str(result.get("digest") or "")),
         ("size", render_size(size) if isinstance(size, int) else ""),
@@ -162,7 +173,9 @@ def _attempts(given: Any) -> list[tuple[str, str]]:
     facts = []
     for each in attempts:
         reason, failure_class, message = _texts(each, "reason", "class", "message", blanks=True)
-        of_class = f" ({failure_class})" if failure_class not in ("", reason) else ""
+        fault = Fault.find_in(each) if isinstance(each, Mapping) else None
+        known = [failure_class if failure_class != reason else "", fault and f"fault: {fault}"]
+        of_class = f" ({', '.join(filter(None, known))})" if any(known) else ""
         number = each.get("number", "") if isinstance(each, Mapping) else ""
         facts.append((f"attempt {number}", f"{reason}{of_class}: {message}"))
     return facts

@@ -212,6 +212,11 @@ class Progress(Answer):
     phase: str
     attempt: int
     retries: int
+    infrastructure_retries: int = Field(
+        default=0,
+        description="How many attempts of the Work the cluster or a node was to blame for, and "
+        "were repeated.",
+    )
     step: str | None = Field(default=None, description="What the attempt is doing now.")
     message: str = ""
     retry_at: datetime | None = None
@@ -365,6 +370,12 @@ class ReportProgress(Request):
     phase: Annotated[str, Field(max_length=20)]
     attempt: Annotated[int, Field(ge=1, le=MAX_RETRIES_TOLD)]
     retries: Annotated[int, Field(ge=0, le=MAX_RETRIES_TOLD)] = 0
+    infrastructure_retries: Annotated[int, Field(ge=0, le=MAX_RETRIES_TOLD)] | None = Field(
+        default=None,
+        description="How many attempts of the Work, of all its claims, the cluster or a node was "
+        "to blame for, and were repeated. Only for brokers that announce "
+        "`infrastructure_retries`.",
+    )
     step: Step | None = Field(
         default=None, description="What the attempt is doing now, as a name: `build`."
     )
@@ -538,6 +549,9 @@ class RenewedLease(Answer):
     lease_seconds: float
     cancel_requested: bool = False
 
+
+INFRASTRUCTURE_RETRIES: Final = "infrastructure_retries"
+"""A feature: progress may say how many infrastructure retries a Work has spent."""
 
 PROBLEM_BROKER: Final = "problem_broker"
 """A feature: all problem documents of this broker say whose they are, as ``broker``."""

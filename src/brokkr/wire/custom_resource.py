@@ -5,7 +5,19 @@ The only module that knows the resource's ``camelCase`` and its labels and annot
 The resource is the agent's journal and its outbox, so the claim's identity is on it.
 """
 
+# Note [Retries in the resource count all]
+#
+# ``status.retries`` counts every attempt that was forgiven, and ``infrastructureRetries``
+# how many of these the cluster is to blame for.  So the current attempt is always
+# ``retries + 1``, also for an agent of the version before, which knows ``retries`` alone:
+# rolled back in mid-retry, it finds the attempt that runs, and makes none beside it.  In
+# the model the two are counted apart.
+#
+# A cluster whose definition of Work is older drops ``infrastructureRetries``.  Then they
+# look like the user's; what is more than ``maxRetries`` cannot have been.
+
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -40,6 +52,8 @@ ANNOTATION_CANCEL: Final = "brokkr.io/cancel"
 ANNOTATION_ACKNOWLEDGED: Final = "brokkr.io/acknowledged-at"
 ANNOTATION_TRACEPARENT: Final = "brokkr.io/traceparent"
 """The span that the Work was submitted in; on the objects of an attempt: the attempt's."""
+INFRASTRUCTURE_RETRIES_SPENT: Final = "infrastructureRetriesSpent"
+"""In the ``spec`` of a claim: how many infrastructure retries earlier claims have spent."""
 
 
 def render_spec(
@@ -101,7 +115,7 @@ def work_from_resource(resource: Manifest) -> Work:
     if metadata.get("name") != work_name(claim.work_id, round=claim.round):
         raise InvalidWork("metadata.name", "is not the name that its labels make")
     try:
-        return Work(
+        work = Work(
             name=metadata["name"],
             namespace=metadata["namespace"],
             uid=metadata["uid"],
@@ -118,16 +132,22 @@ def work_from_resource(resource: Manifest) -> Work:
             acknowledged_at=_time(annotations.get(ANNOTATION_ACKNOWLEDGED)),
             trace=trace_of(resource),
             status=status_from_resource(resource.get("status") or {}),
+            infrastructure_retries_before=spec.get(INFRASTRUCTURE_RETRIES_SPENT, 0),
         )
+        return replace(work, status=_within(work.max_retries, work.status))
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InvalidWork("", f"not a Work resource that Brokkr made: {error!r}") from error
 
 
 def status_from_resource(status: Mapping[str, Any]) -> WorkStatus:
     """Read the ``status`` of a Work resource; an empty one is that of a new Work."""
+    # See Note [Retries in the resource count all].
+    retries = status.get("retries", 0)
+    infrastructure = min(status.get("infrastructureRetries", 0), retries)
     return WorkStatus(
         phase=Phase(status.get("phase", Phase.PENDING)),
-        retries=status.get("retries", 0),
+        retries=retries - infrastructure,
+        infrastructure_retries=infrastructure,
         reason=status.get("reason", ""),
         message=status.get("message", ""),
         started_at=_time(status.get("startTime")),
@@ -142,6 +162,8 @@ def status_from_resource(status: Mapping[str, Any]) -> WorkStatus:
 
 def render_status(status: WorkStatus) -> dict[str, Any]:
     """Render a ``status``; what is empty is left out."""
+    # See Note [Retries in the resource count all].
+    retries = status.retries + status.infrastructure_retries
     return _without_empty(
         {
             "phase": status.phase.value,
@@ -154,8 +176,21 @@ def render_status(status: WorkStatus) -> dict[str, Any]:
             "conditions": [_render_condition(each) for each in status.conditions],
             "attempts": [_render_attempt(each) for each in status.attempts],
             "result": dict(status.result),
+            "infrastructureRetries": status.infrastructure_retries or None,
         }
-    ) | {"retries": status.retries}
+    ) | {"retries": retries}
+
+
+def _within(max_retries: int, status: WorkStatus) -> WorkStatus:
+    """See Note [Retries in the resource count all]."""
+    excess = status.retries - max_retries
+    if excess <= 0:
+        return status
+    return replace(
+        status,
+        retries=max_retries,
+        infrastructure_retries=status.infrastructure_retries + excess,
+    )
 
 
 def render_attempts(attempts: tuple[Attempt, ...]) -> list[dict[str, Any]]:
@@ -170,6 +205,7 @@ def render_attempts(attempts: tuple[Attempt, ...]) -> list[dict[str, Any]]:
                 "reason": each.reason,
                 "message": each.message,
                 "class": each.failure_class,
+                "fault": each.fault,
                 "retryable": each.retryable,
             }
         )
@@ -222,6 +258,7 @@ def _attempt(value: Mapping[str, Any]) -> Attempt:
         reason=value.get("reason", ""),
         message=value.get("message", ""),
         failure_class=value.get("class", ""),
+        fault=value.get("fault", ""),
         retryable=value.get("retryable"),
     )
 
@@ -236,6 +273,7 @@ def _render_attempt(attempt: Attempt) -> dict[str, Any]:
             "reason": attempt.reason,
             "message": attempt.message,
             "class": attempt.failure_class,
+            "fault": attempt.fault,
             "retryable": attempt.retryable,
         }
     )

@@ -1,5 +1,6 @@
 """Whose failure it was, in one word: for results, metrics and explanations."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 
@@ -26,6 +27,12 @@ class Fault(StrEnum):
     NODE = "node"
     AGENT = "agent"
     UNCLEAR = "unclear"
+
+    @classmethod
+    def find_in(cls, result: Mapping[str, object] | None) -> "Fault | None":
+        """Return what a result, or one attempt in it, says; None if it says nothing known."""
+        told = (result or {}).get("fault")
+        return cls(told) if isinstance(told, str) and told in tuple(cls) else None
 
     @property
     def is_infrastructure(self) -> bool:

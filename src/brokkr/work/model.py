@@ -56,12 +56,13 @@ class Attempt:
     """One execution of the template.
 
     Attributes:
-        number: Counted from 1; always ``retries + 1`` for the current one.
+        number: Counted from 1, whoever pays for the retries.
         name: The name of its objects (:func:`brokkr.work.names.attempt_name`).
         uid: The uid of the object that executes it, once it was seen to exist.
         stopping_at: When it was first told to stop; None if it was not.
         reason: Why it ended, in one CamelCase word; empty while it runs.
         failure_class: Which class of failures that is; empty if it is none.
+        fault: Whose failure it was, a word of :class:`~brokkr.work.fault.Fault`.
     """
 
     number: int
@@ -73,6 +74,7 @@ class Attempt:
     reason: str = ""
     message: str = ""
     failure_class: str = ""
+    fault: str = ""
     retryable: bool | None = None
 
 
@@ -89,10 +91,18 @@ class Condition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkStatus:
-    """What the controller has recorded about a Work resource."""
+    """
+    What the controller has recorded about a Work resource.
+
+    Attributes:
+        retries: How many failed attempts were forgiven at the cost of the Work's own budget.
+        infrastructure_retries: How many beside them were forgiven because the cluster or a
+            node was to blame.
+    """
 
     phase: Phase = Phase.PENDING
     retries: int = 0
+    infrastructure_retries: int = 0
     reason: str = ""
     message: str = ""
     started_at: datetime | None = None
@@ -111,6 +121,8 @@ class Work:
     Attributes:
         template: The user's object, or a ``List`` of them; only a handler looks inside.
         claim_timeout: How long the claim lives without being renewed.
+        infrastructure_retries_before: How many infrastructure retries earlier claims of this
+            Work have spent.
         cancel_reason: Why it is to stop, in words; empty while it is to go on.
         acknowledged_at: When the broker took the completion; None before that.
         trace: The span that it was submitted in, if that is part of a trace.
@@ -132,11 +144,17 @@ class Work:
     acknowledged_at: datetime | None
     status: WorkStatus
     trace: TraceContext | None = None
+    infrastructure_retries_before: int = 0
 
     @property
     def attempt(self) -> int:
         """Return the number of the current attempt, counted from 1."""
-        return self.status.retries + 1
+        return self.status.retries + self.status.infrastructure_retries + 1
+
+    @property
+    def infrastructure_retries(self) -> int:
+        """Return how many infrastructure retries were spent, by earlier claims too."""
+        return self.infrastructure_retries_before + self.status.infrastructure_retries
 
     @property
     def span(self) -> TraceContext | None:

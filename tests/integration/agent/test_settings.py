@@ -131,7 +131,20 @@ async def test_no_retry_waits_longer_than_it_says(stage: Stage) -> None:
     async with stage.shipwright(evicted_at_first), stage.agent():
         work = await stage.finished(await stage.submit())
 
-    assert (work.status, work.retries_attempted) == (WorkState.SUCCEEDED, 1)
+    assert (work.status, work.retries_attempted) == (WorkState.SUCCEEDED, 0)
+
+
+@pytest.mark.setting("agent.work_crd.infrastructure_retries")
+@pytest.mark.parametrize("retries", [0, 1])
+async def test_so_many_attempts_that_the_cluster_lost_are_repeated_as_it_says(
+    stage: Stage, retries: int
+) -> None:
+    told(stage, infrastructure_retries=retries)
+    async with stage.shipwright(evicted_at_first), stage.agent():
+        work = await stage.finished(await stage.submit(max_retries=2))
+
+    assert (work.status is WorkState.SUCCEEDED) == (retries == 1)
+    assert work.retries_attempted == 0
 
 
 @pytest.mark.setting("agent.work_crd.orphan_grace", "agent.work_crd.unreported_retention")

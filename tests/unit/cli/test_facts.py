@@ -68,7 +68,13 @@ def test_a_result_is_shown_with_the_history_of_its_attempts() -> None:
         "vulnerabilities": [{"id": f"CVE-{n}", "severity": "high"} for n in range(4)],
         "warnings": ["it builds one image"],
         "attempts": [
-            {"number": 1, "reason": "GitError", "class": "GitTransport", "message": "hung up"},
+            {
+                "number": 1,
+                "reason": "GitError",
+                "class": "GitTransport",
+                "fault": "source",
+                "message": "hung up",
+            },
             {"number": 2, "reason": "BuildCompleted", "message": "built"},
         ],
     }
@@ -80,7 +86,7 @@ def test_a_result_is_shown_with_the_history_of_its_attempts() -> None:
         "commit": "5952cc5a, rig",
         "vulnerabilities": "4: CVE-0 high, CVE-1 high, CVE-2 high, ...",
         "warning": "it builds one image",
-        "attempt 1": "GitError (GitTransport): hung up",
+        "attempt 1": "GitError (GitTransport, fault: source): hung up",
         "attempt 2": "BuildCompleted: built",
     }
     assert facts | expected == facts
@@ -88,9 +94,23 @@ def test_a_result_is_shown_with_the_history_of_its_attempts() -> None:
 
 @pytest.mark.parametrize("junk", [None, 7, "text", [7], {"a": "b"}, [{}], [[]]])
 def test_a_result_of_another_shape_is_no_reason_to_fail(junk: Any) -> None:
-    fields = ("git", "executor", "vulnerabilities", "warnings", "attempts", "size", "image")
+    fields = (
+        *("git", "executor", "vulnerabilities", "warnings", "attempts", "size", "image"),
+        *("fault", "infrastructure_retries"),
+    )
 
     assert list_facts(a_work("SUCCEEDED", result=dict.fromkeys(fields, junk)))
+
+
+def test_whose_failure_it_was_and_what_the_cluster_lost_is_shown() -> None:
+    result = {"fault": "registry", "infrastructure_retries": 2, "attempts": []}
+
+    facts = dict(list_facts(a_work("FAILED", result=result)))
+    progress = {**PROGRESS, "infrastructure_retries": 1}
+    meanwhile = dict(list_facts(a_work("CLAIMED", progress=progress)))
+
+    assert (facts["fault"], facts["infrastructure retries"]) == ("registry", "2")
+    assert (meanwhile["fault"], meanwhile["infrastructure retries"]) == ("", "1")
 
 
 PROGRESS = {"phase": "Running", "attempt": 1, "retries": 0, "reported_at": START}

@@ -36,6 +36,8 @@ ATTEMPTS = st.builds(
     ended_at=st.none() | TIMES,
     reason=st.text(),
     message=st.text(),
+    failure_class=st.text(),
+    fault=st.text(),
     retryable=st.none() | st.booleans(),
 )
 CONDITIONS = st.builds(
@@ -50,6 +52,7 @@ STATUSES = st.builds(
     WorkStatus,
     phase=st.sampled_from(Phase),
     retries=st.integers(0, 20),
+    infrastructure_retries=st.integers(0, 20),
     reason=st.text(),
     message=st.text(),
     started_at=st.none() | TIMES,
@@ -87,6 +90,46 @@ def a_resource(**metadata: Any) -> dict[str, Any]:
 @given(STATUSES)
 def test_a_status_that_is_written_is_read_back_the_same(status: WorkStatus) -> None:
     assert status_from_resource(render_status(status)) == status
+
+
+@given(STATUSES)
+def test_an_agent_that_knows_retries_alone_finds_the_same_attempt(status: WorkStatus) -> None:
+    written = render_status(status)
+
+    assert written["retries"] == status.retries + status.infrastructure_retries
+
+
+def test_where_the_definition_drops_infrastructure_retries_their_number_has_a_bound() -> None:
+    status = {"retries": 5}
+
+    work = work_from_resource({**a_resource(), "status": status})
+
+    assert work.max_retries == 2
+    assert (work.status.retries, work.status.infrastructure_retries) == (2, 3)
+    assert work.attempt == 6
+
+
+@pytest.mark.parametrize(
+    ("status", "counted"),
+    [
+        ({}, (0, 0)),
+        ({"retries": 1}, (1, 0)),
+        ({"retries": 2, "infrastructureRetries": 2}, (0, 2)),
+        ({"retries": 1, "infrastructureRetries": 7}, (0, 1)),
+    ],
+)
+def test_retries_are_counted_apart(status: dict[str, int], counted: tuple[int, int]) -> None:
+    found = status_from_resource(status)
+
+    assert (found.retries, found.infrastructure_retries) == counted
+
+
+def test_a_claim_says_what_earlier_claims_have_spent() -> None:
+    resource = a_resource()
+    resource["spec"]["infrastructureRetriesSpent"] = 2
+
+    assert work_from_resource(resource).infrastructure_retries == 2
+    assert work_from_resource(a_resource()).infrastructure_retries == 0
 
 
 def test_what_a_status_must_have_is_written_even_if_it_was_made_empty() -> None:

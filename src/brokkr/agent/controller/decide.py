@@ -9,14 +9,22 @@ reads no clock and logs nothing.  :mod:`brokkr.agent.controller.loop` observes, 
 
 # Note [Attempts have predictable names]
 #
-# Attempt N of Work ``w`` is always the objects ``w-aN``, and N is always
-# ``status.retries + 1``.  So a controller that dies between creating them and recording
+# Attempt N of Work ``w`` is always the objects ``w-aN``, and N is always one more than the
+# retries of both kinds.  So a controller that dies between creating them and recording
 # it finds those same objects on its next reconcile instead of starting a second build.
 # Two consequences keep that true:
 #
-# - ``retries`` goes up when an attempt has *failed*, never when one starts.
+# - A count of retries goes up when an attempt has *failed*, never when one starts.
 # - The status is written after the actions.  Creating ``w-aN`` twice is harmless;
 #   recording an attempt that was never started is not.
+#
+# Note [Who pays for a retry]
+#
+# A failure of the cluster or a node is infrastructure (:attr:`Fault.is_infrastructure`): its
+# retries have a budget of their own, for the whole Work and all its claims, and spend none
+# of the Work's ``maxRetries``.  All other failures spend those.  Neither pays for the
+# other: so a bad cluster cannot use up what the user has asked for, nor a bad Dockerfile
+# what is there for lost nodes.
 #
 # Note [A vanished attempt is not a new attempt]
 #
@@ -87,8 +95,11 @@ class Policy:
 
     Attributes:
         stop_grace: How long an attempt that was told to stop may take to do so.
+        infrastructure_retries: How many attempts of a Work that were lost to the
+            infrastructure are repeated.
     """
 
+    infrastructure_retries: int = 3
     backoff: Backoff
     keep_succeeded: timedelta
     keep_failed: timedelta
@@ -186,7 +197,7 @@ def _start_when_due(work: Work, verdict: Incomplete, *, now: datetime) -> Plan:
     if due is not None and now < due:
         return Plan(status=work.status, requeue_after=due - now)
 
-    number = f"attempt {work.attempt} of {work.max_retries + 1}"
+    number = _number(work)
     status = under_way(
         work,
         attempt_of(work, now=now),
@@ -223,7 +234,7 @@ def _keep_watching(seen: Seen, verdict: Running, *, now: datetime, policy: Polic
 
     if work.cancel_requested or is_late or attempt.stopping_at is not None:
         return _stop(seen, verdict, attempt, now=now, policy=policy)
-    message = f"attempt {work.attempt} of {work.max_retries + 1}: {verdict.message}"
+    message = f"{_number(work)}: {verdict.message}"
     return Plan(
         status=under_way(work, attempt, "AttemptRunning", message, now=now), requeue_after=left
     )
@@ -274,14 +285,28 @@ def _succeed(work: Work, verdict: Succeeded, *, now: datetime) -> Plan:
     )
 
 
+def _number(work: Work) -> str:
+    """Say which attempt it is, of how many that there may be as things stand."""
+    most = work.max_retries + work.status.infrastructure_retries + 1
+    return f"attempt {work.attempt} of {most}"
+
+
 def _retry_or_fail(work: Work, verdict: Failed, *, now: datetime, policy: Policy) -> Plan:
     """Spend a retry if the failure may pass and one is left; else give up."""
-    retryable = _is_worth_retrying(work, verdict)
-    if not retryable or work.status.retries >= work.max_retries or work.cancel_requested:
-        return _fail(work, verdict, retryable=retryable, now=now)
+    # See Note [Who pays for a retry].
+    is_paid_for = verdict.fault.is_infrastructure
+    spent, most = (
+        (work.infrastructure_retries, policy.infrastructure_retries)
+        if is_paid_for
+        else (work.status.retries, work.max_retries)
+    )
+    may_pass = _is_worth_retrying(work, verdict)
+    if not may_pass or spent >= most or work.cancel_requested:
+        is_exhausted = may_pass and most > 0 and not work.cancel_requested
+        retryable = may_pass or verdict.fault.is_local
+        return _fail(work, verdict, retryable=retryable, is_exhausted=is_exhausted, now=now)
 
-    retry = work.status.retries + 1
-    delay = policy.backoff.delay(retry)
+    delay = policy.backoff.delay(spent + 1)
     seconds = f"{delay.total_seconds():g} s"
     attempt = closed(
         work, verdict.reason, verdict.message, now=now, failure=verdict, retryable=True
@@ -289,20 +314,22 @@ def _retry_or_fail(work: Work, verdict: Failed, *, now: datetime, policy: Policy
     status = replace(
         with_attempt(work.status, attempt),
         phase=Phase.PENDING,
-        retries=retry,
+        retries=work.status.retries + (not is_paid_for),
+        infrastructure_retries=work.status.infrastructure_retries + is_paid_for,
         retry_at=now + delay,
         reason=verdict.reason,
-        message=cut(f"attempt {retry} failed, retrying in {seconds}: {verdict.message}"),
+        message=cut(f"attempt {work.attempt} failed, retrying in {seconds}: {verdict.message}"),
         started_at=work.status.started_at or now,
         observed_generation=work.generation,
     )
+    which = "infrastructure retry" if is_paid_for else "retry"
     return Plan(
         requeue_after=delay,
         status=judged(status, None, verdict.reason, verdict.message, now=now),
         notes=(
             Note(
                 reason=verdict.reason,
-                message=f"attempt {retry} failed, retry {retry} of {work.max_retries} "
+                message=f"attempt {work.attempt} failed, {which} {spent + 1} of {most} "
                 f"in {seconds}: {verdict.message}",
                 is_warning=True,
             ),
@@ -320,11 +347,13 @@ def _is_worth_retrying(work: Work, verdict: Failed) -> bool:
     return limit is None or before < limit
 
 
-def _fail(work: Work, verdict: Failed, *, retryable: bool, now: datetime) -> Plan:
-    exhausted = retryable and work.max_retries > 0 and not work.cancel_requested
+def _fail(
+    work: Work, verdict: Failed, *, retryable: bool, is_exhausted: bool, now: datetime
+) -> Plan:
     message = verdict.message
-    if exhausted:
-        message = f"retries exhausted after {work.attempt} attempts: {message}"
+    if is_exhausted:
+        which = "infrastructure retries" if verdict.fault.is_infrastructure else "retries"
+        message = f"{which} exhausted after {work.attempt} attempts: {message}"
     status = ended(
         work,
         Phase.FAILED,

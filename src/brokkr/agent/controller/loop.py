@@ -140,8 +140,15 @@ class Controller:
             if attempt.ended_at is not None and attempt.number not in over:
                 outcome = {Phase.SUCCEEDED: "succeeded", Phase.CANCELLED: "cancelled"}
                 self._metrics.attempts.labels(
-                    work.work_type, outcome.get(status.phase, "failed"), attempt.failure_class
+                    work.work_type,
+                    outcome.get(status.phase, "failed"),
+                    attempt.failure_class,
+                    attempt.fault,
                 ).inc()
+                if status.infrastructure_retries > work.status.infrastructure_retries:
+                    self._metrics.infrastructure_retries.labels(
+                        work.work_type, attempt.failure_class
+                    ).inc()
 
     def _note_step(self, seen: Seen) -> None:
         step = seen.verdict.step if isinstance(seen.verdict, Running) else ""

@@ -88,6 +88,7 @@ def closed(
         reason=reason,
         message=cut(message),
         failure_class="" if failure is None else failure.failure_class,
+        fault="" if failure is None else failure.fault.value,
         retryable=retryable,
     )
 

@@ -12,6 +12,7 @@ from brokkr.broker.db import agents, claims, work_queue
 from brokkr.broker.db.keys import Role
 from brokkr.broker.db.pool import transaction
 from brokkr.wire.bodies import (
+    INFRASTRUCTURE_RETRIES,
     PROBLEM_BROKER,
     UNWORKABLE,
     AgentBody,
@@ -25,7 +26,7 @@ from brokkr.wire.bodies import (
 from brokkr.work.errors import InvalidAgent
 from brokkr.work.labels import check_agent_name, check_annotations, check_labels
 
-FEATURES: Final = [PROBLEM_BROKER, UNWORKABLE]
+FEATURES: Final = [INFRASTRUCTURE_RETRIES, PROBLEM_BROKER, UNWORKABLE]
 """What this broker understands that an earlier one does not; see :class:`HeartbeatAnswer`."""
 
 

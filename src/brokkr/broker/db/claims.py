@@ -19,6 +19,7 @@ import orjson
 from brokkr.broker.db.pool import Connection
 from brokkr.broker.db.statements import fetch_all, fetch_one, fetch_value
 from brokkr.wire.bodies import PendingWork, RenewedLease, ReportProgress
+from brokkr.wire.custom_resource import INFRASTRUCTURE_RETRIES_SPENT
 from brokkr.work.errors import (
     AgentDrained,
     ClaimLost,
@@ -189,7 +190,12 @@ async def report_progress(
         claim_id=body.claim_id,
         agent_id=by.id,
         actor=by.actor,
-        progress=body.model_dump(mode="json", exclude={"claim_id"}),
+        # What older agents do not say must not make their progress look new.
+        progress={
+            key: value
+            for key, value in body.model_dump(mode="json", exclude={"claim_id"}).items()
+            if value is not None or key != "infrastructure_retries"
+        },
         max_events=_MAX_EVENTS,
     )
     if recorded is None:
@@ -248,6 +254,9 @@ async def _requested_before(
 
 def _claimed(row: asyncpg.Record) -> ClaimedWork:
     waited = row.get("waited_seconds")
+    spec = orjson.loads(row["crd_spec"])["spec"]
+    if spent := row["infrastructure_retries"]:
+        spec[INFRASTRUCTURE_RETRIES_SPENT] = spent
     return ClaimedWork(
         work_id=row["id"],
         claim_id=row["claim_id"],
@@ -258,5 +267,5 @@ def _claimed(row: asyncpg.Record) -> ClaimedWork:
         traceparent=row["traceparent"],
         waited=None if waited is None else timedelta(seconds=waited),
         selector_id=row.get("selector_id"),
-        spec=orjson.loads(row["crd_spec"])["spec"],
+        spec=spec,
     )

@@ -30,6 +30,7 @@ from brokkr.work.explain import (
     standing_of,
     summary_of,
 )
+from brokkr.work.fault import Fault
 from brokkr.work.selectors import Selectable
 
 SHOWN: Final = 20
@@ -194,7 +195,10 @@ async def _summary_of(db: Connection, work: WorkBody) -> str:
     message = f": {work.result_message}" if work.result_message else ""
     if work.status.is_finished:
         where = f" on {work.agent}" if work.agent else ""
-        return f"It is {work.status.lower()} since {_time(work.completed_at)}{where}{message}."
+        fault = Fault.find_in(work.result) if work.status is WorkState.FAILED else None
+        whose = "" if fault is None else f"; fault: {fault}"
+        since = _time(work.completed_at)
+        return f"It is {work.status.lower()} since {since}{where}{message}{whose}."
     parts = [f"{work.agent} has held it since {_time(work.claimed_at)}"]
     if work.lease_seconds is not None:
         parts.append(f"{work.lease_seconds:.0f} s of its lease are left")
@@ -203,6 +207,9 @@ async def _summary_of(db: Connection, work: WorkBody) -> str:
         step = f", step {work.progress.step}" if work.progress.step else ""
         doing = f"{work.progress.phase.lower()}{step}"
         parts.append(f"attempt {work.progress.attempt} is {doing}{said}")
+        if lost := work.progress.infrastructure_retries:
+            attempts = "1 attempt was" if lost == 1 else f"{lost} attempts were"
+            parts.append(f"{attempts} lost to the cluster and repeated")
     unable = await fetch_value(db, "find_cause_of_inability", agent_id=work.claimed_by)
     if unable is not None:
         parts.append(f"the agent cannot work in its cluster: {unable}")

@@ -24,7 +24,14 @@ from brokkr.broker.db.claims import Holder, explain_refusal
 from brokkr.broker.db.pool import Connection
 from brokkr.broker.db.selectors import prefer_others
 from brokkr.broker.db.statements import fetch_all, fetch_one, fetch_value
-from brokkr.wire.bodies import UNABLE_PREFIX, CompleteOne, ReleaseWork, WorkBody, WorkState
+from brokkr.wire.bodies import (
+    MAX_RETRIES_TOLD,
+    UNABLE_PREFIX,
+    CompleteOne,
+    ReleaseWork,
+    WorkBody,
+    WorkState,
+)
 from brokkr.work.errors import (
     ClaimLost,
     PayloadPruned,
@@ -218,6 +225,14 @@ async def _lock_handoffs(
     }
 
 
+def _spent_on_infrastructure(report: CompleteOne) -> int | None:
+    """Return what the result says of it; progress has said it before, if it came through."""
+    told = report.result.get("infrastructure_retries")
+    if isinstance(told, bool) or not isinstance(told, int):
+        return None
+    return min(told, MAX_RETRIES_TOLD)
+
+
 def _may_pass(report: CompleteOne) -> bool:
     """Say whether another agent could succeed."""
     return report.retryable and report.ended_as == "failed"
@@ -238,6 +253,7 @@ async def _hand_on(
         message=report.message,
         kind=EndedAs.HANDED_OFF,
         is_revivable=False,
+        infrastructure_retries=_spent_on_infrastructure(report),
     )
     selector = await prefer_others(db, report.work_id)
     answer = await fetch_value(db, "record_handoff_answer", claim_id=report.claim_id)
@@ -560,6 +576,7 @@ async def _give_back(
         message=message,
         kind="unworkable" if is_unworkable else ended_as,
         is_revivable=is_unworkable or ended_as is EndedAs.LEASE_LOST,
+        infrastructure_retries=None,
     )
     return GivenBack(
         lanes=[row["selector_id"] for row in rows if row["is_due"]],

@@ -327,3 +327,18 @@ async def test_of_ten_thousand_agents_the_nearest_are_shown_and_all_are_counted(
     assert found.counts == {Rule.MAY_CLAIM: 100, Rule.DOES_NOT_MATCH: 9900}
     assert len(found.agents) == explain.SHOWN
     assert {each.rule for each in found.agents} == {Rule.MAY_CLAIM}
+
+
+async def test_of_a_failed_work_it_is_said_whose_failure_it_was(queue: Queue) -> None:
+    agent = await a_ready_agent(queue, "edge", role="builder")
+    work_id = await queue.submit()
+    claim = await queue.claim(work_id, by=agent)
+    await queue.progress(claim, by=agent, attempt=3, infrastructure_retries=2)
+    meanwhile = (await explained(queue, work_id)).summary
+
+    await queue.complete(
+        claim, by=agent, success=False, message="denied", result={"fault": "registry"}
+    )
+
+    assert "2 attempts were lost to the cluster and repeated" in meanwhile
+    assert (await explained(queue, work_id)).summary.endswith(": denied; fault: registry.")

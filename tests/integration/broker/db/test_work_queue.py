@@ -508,6 +508,58 @@ async def test_each_holder_has_the_full_budget_of_retries_and_the_log_has_the_to
     ]
 
 
+async def test_the_next_holder_is_told_what_was_spent_on_infrastructure(queue: Queue) -> None:
+    tired, fresh = await two_agents(queue)
+    work_id = await queue.submit(max_handoffs=2)
+    first = await queue.claim(work_id, by=tired)
+    assert "infrastructureRetriesSpent" not in first.spec
+
+    await queue.progress(first, by=tired, attempt=2, infrastructure_retries=1)
+    await queue.lose(first)
+    second = await queue.claim(work_id, by=fresh)
+    assert second.spec["infrastructureRetriesSpent"] == 1
+
+    # Some of it was not told before the end; the result has it.
+    await queue.hand_on(second, by=fresh, result={"infrastructure_retries": 3})
+    await queue.later(by=timedelta(hours=1))
+    [third] = await queue.claim_some(tired)
+    assert third.spec["infrastructureRetriesSpent"] == 3
+
+    await queue.complete(third, by=tired, success=False)
+    await queue.requeue(work_id)
+    fourth = await queue.claim(work_id, by=tired)
+    assert "infrastructureRetriesSpent" not in fourth.spec
+
+
+@pytest.mark.parametrize("told", [None, "3", True, [3], {}, -5])
+async def test_what_is_no_number_is_not_taken_for_spent_retries(queue: Queue, told: object) -> None:
+    tired, fresh = await two_agents(queue)
+    work_id = await queue.submit(max_handoffs=1)
+
+    await queue.hand_on(
+        await queue.claim(work_id, by=tired), by=tired, result={"infrastructure_retries": told}
+    )
+
+    await queue.later(by=timedelta(hours=1))
+    [claim] = await queue.claim_some(fresh)
+    assert "infrastructureRetriesSpent" not in claim.spec
+
+
+async def test_an_attempt_that_was_lost_and_is_repeated_is_an_event_like_a_failed_one(
+    queue: Queue,
+) -> None:
+    agent = await queue.an_agent()
+    claim = await queue.claim(await queue.submit(), by=agent)
+
+    await queue.progress(claim, by=agent)
+    await queue.progress(claim, by=agent, attempt=2, infrastructure_retries=1)
+    await queue.progress(claim, by=agent, attempt=2, infrastructure_retries=1, message="on")
+    await queue.progress(claim, by=agent, attempt=3, infrastructure_retries=1, retries=1)
+
+    kinds = (await queue.events(claim.work_id))[2:]
+    assert kinds == ["progress", "attempt_failed", "progress", "attempt_failed"]
+
+
 async def test_work_that_was_never_handed_on_has_its_agent_s_result_alone(queue: Queue) -> None:
     agent = await queue.an_agent()
     claim = await queue.claim(await queue.submit(max_handoffs=1), by=agent)

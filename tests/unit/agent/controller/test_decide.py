@@ -30,6 +30,7 @@ from brokkr.agent.handlers.verdict import (
     Verdict,
 )
 from brokkr.work.backoff import Backoff
+from brokkr.work.fault import Fault
 from brokkr.work.model import Attempt, Phase, Work, WorkStatus
 from support.factories import NOON, a_work, with_status
 
@@ -54,6 +55,8 @@ def a_failure(reason: str, retry: Retry, *, failure_class: str = "") -> Failed:
 
 
 EVICTED = a_failure("PodEvicted", Retry.ALWAYS)
+LOST = replace(EVICTED, reason="NodeLost", fault=Fault.NODE)
+REFUSED_HERE = replace(LOST, retry=Retry.NEVER, fault=Fault.CLUSTER)
 BAD_DOCKERFILE = a_failure("DockerfileNotFound", Retry.NEVER)
 PERHAPS = a_failure("GitError", Retry.ONCE)
 STOPPED = Cancelled(message="stopped", unasked=a_failure("BuildRunCanceled", Retry.NEVER))
@@ -101,6 +104,70 @@ def test_starting_is_noted_once_though_an_attempt_is_created_in_two_steps() -> N
 
     assert [note.reason for note in first.notes] == ["AttemptStarted"]
     assert second.notes == ()
+
+
+@pytest.mark.parametrize("max_retries", [0, 3])
+def test_an_attempt_that_the_infrastructure_lost_is_repeated_and_costs_no_retry(
+    max_retries: int,
+) -> None:
+    work = running_work(max_retries=max_retries)
+
+    plan = look(work, LOST, uid="u1")
+
+    assert plan.status.phase is Phase.PENDING
+    assert (plan.status.retries, plan.status.infrastructure_retries) == (0, 1)
+    assert plan.status.attempts[0].fault == "node"
+    assert with_status(work, plan.status).attempt == 2
+    assert "infrastructure retry 1 of 3" in plan.notes[0].message
+
+
+def test_the_infrastructure_budget_is_one_for_all_claims_of_a_work() -> None:
+    def after(before: int, here: int) -> Plan:
+        work = running_work(max_retries=5)
+        work = replace(
+            work,
+            infrastructure_retries_before=before,
+            status=replace(work.status, infrastructure_retries=here),
+        )
+        return look(work, LOST, uid="u1")
+
+    for before, here in ((0, 2), (2, 0), (1, 1)):
+        assert after(before, here).status.phase is Phase.PENDING
+    for before, here in ((0, 3), (3, 0), (1, 2), (9, 9)):
+        plan = after(before, here)
+        assert plan.status.phase is Phase.FAILED
+        assert "infrastructure retries exhausted" in plan.status.message
+        # Another agent may be luckier.
+        assert plan.status.attempts[-1].retryable is True
+
+
+def test_neither_budget_pays_for_the_other() -> None:
+    work = running_work(max_retries=1)
+    used_up = replace(work, status=replace(work.status, retries=1, infrastructure_retries=0))
+    lost_often = replace(work, status=replace(work.status, infrastructure_retries=3))
+
+    assert look(used_up, LOST, uid="u1").status.phase is Phase.PENDING
+    assert look(used_up, EVICTED, uid="u1").status.phase is Phase.FAILED
+    assert look(lost_often, EVICTED, uid="u1").status.retries == 1
+
+
+def test_what_a_cluster_refuses_for_good_may_be_taken_by_another() -> None:
+    plan = look(running_work(), REFUSED_HERE, uid="u1")
+
+    assert plan.status.phase is Phase.FAILED
+    assert plan.status.attempts[-1].retryable is True
+    assert "exhausted" not in plan.status.message
+
+
+def test_an_attempt_is_counted_among_those_that_there_may_be() -> None:
+    work = running_work(max_retries=2)
+    work = replace(work, status=replace(work.status, infrastructure_retries=1, attempts=()))
+
+    assert look(work, RUNNING, uid="u2").status.message == "attempt 2 of 4: building"
+
+
+def test_a_cancelled_work_that_is_lost_is_not_repeated() -> None:
+    assert look(running_work(cancel_reason="no more"), LOST, uid="u1").status.phase is Phase.FAILED
 
 
 def test_an_attempt_found_running_is_recorded_although_its_start_was_not() -> None:
@@ -222,7 +289,8 @@ def test_an_attempt_that_vanished_is_a_failure_and_not_a_fresh_start() -> None:
 
     assert plan.actions == ()
     assert plan.status.attempts[0].reason == "AttemptMissing"
-    assert plan.status.retries == 1
+    assert plan.status.attempts[0].fault == "cluster"
+    assert (plan.status.retries, plan.status.infrastructure_retries) == (0, 1)
 
 
 def test_an_attempt_replaced_by_another_object_of_its_name_has_vanished() -> None:

@@ -18,6 +18,7 @@ from brokkr.agent.handlers.verdict import (
 )
 from brokkr.wire.custom_resource import render_status, status_from_resource
 from brokkr.work.backoff import Backoff
+from brokkr.work.fault import Fault
 from brokkr.work.model import Phase, WorkStatus
 from support.factories import NOON, a_work, with_status
 
@@ -43,6 +44,7 @@ verdicts = st.one_of(
         message=st.text(max_size=20),
         retry=st.sampled_from(Retry),
         failure_class=st.sampled_from(["Infrastructure", "Source"]),
+        fault=st.sampled_from(Fault),
     ),
 )
 steps = st.lists(
@@ -110,7 +112,17 @@ def test_attempts_are_numbered_without_gaps_and_all_but_the_last_have_ended(
         numbers = [each.number for each in status.attempts]
         assert numbers == list(range(1, len(numbers) + 1))
         assert all(each.ended_at is not None for each in status.attempts[:-1])
-        assert len(numbers) <= status.retries + 1
+        assert len(numbers) <= status.retries + status.infrastructure_retries + 1
+
+
+@given(steps, st.integers(min_value=0, max_value=4))
+def test_infrastructure_retries_never_pass_their_budget_and_never_go_down(
+    steps: list[tuple[Verdict, bool, bool, int]], max_retries: int
+) -> None:
+    counts = [status.infrastructure_retries for status in play(steps, max_retries)]
+
+    assert counts == sorted(counts)
+    assert all(count <= POLICY.infrastructure_retries for count in counts)
 
 
 @given(steps)

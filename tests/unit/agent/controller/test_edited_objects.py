@@ -252,7 +252,7 @@ def test_a_result_that_somebody_has_made_too_large_is_left_out_of_the_report() -
 
 
 def test_of_a_status_that_no_broker_would_take_no_progress_is_told() -> None:
-    assert _progress(a_work(status=WorkStatus(retries=10**6)), "build") is None
+    assert _progress(a_work(status=WorkStatus(retries=10**6)), "build", ()) is None
 
 
 @given(
@@ -276,6 +276,6 @@ async def test_whatever_the_objects_have_become_there_is_a_status_and_a_report(
         assert len(json.dumps(written)) < 2**20
         status_from_resource(written)
         spans_of(seen.work)
-        _progress(seen.work, "build")
+        _progress(seen.work, "build", {"infrastructure_retries"})
         if seen.work.status.phase.is_terminal:
             assert isinstance(_completion(seen.work), CompleteWork)

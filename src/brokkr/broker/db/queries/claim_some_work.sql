@@ -85,6 +85,7 @@ WITH me AS (
       FROM claimed
 )
 SELECT looked.seen, id, claim_id, round, work_type, selector_id, crd_spec, traceparent,
+       infrastructure_retries,
        claim_timeout_seconds::float AS lease_seconds,
        cancel_requested_at IS NOT NULL AS cancel_requested,
        extract(epoch FROM now() - pending_since)::float AS waited_seconds

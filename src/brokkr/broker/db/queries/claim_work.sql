@@ -42,7 +42,7 @@ WITH me AS (
                               'lease_seconds', claim_timeout_seconds)
       FROM claimed
 )
-SELECT id, claim_id, round, work_type, crd_spec, traceparent,
+SELECT id, claim_id, round, work_type, crd_spec, traceparent, infrastructure_retries,
        claim_timeout_seconds::float AS lease_seconds,
        cancel_requested_at IS NOT NULL AS cancel_requested,
        extract(epoch FROM now() - pending_since)::float AS waited_seconds

@@ -20,6 +20,8 @@ WITH ended AS (
            claim_id = CASE WHEN :is_revivable::boolean THEN work.claim_id END,
            lost_claims = work.lost_claims + (:ended_as::text = 'lease_lost')::int,
            handoffs = work.handoffs + (:ended_as::text = 'handed_off')::int,
+           infrastructure_retries = greatest(
+               work.infrastructure_retries, :infrastructure_retries::int),
            not_before = now() + nullif(:delay::interval, '0'),
            is_due = :delay::interval <= '0',
            pending_since = now() + :delay::interval,

@@ -7,8 +7,12 @@
 WITH recorded AS (
     UPDATE work_queue AS work
        SET progress = :progress::jsonb || jsonb_build_object('reported_at', now()),
+           infrastructure_retries = greatest(
+               work.infrastructure_retries,
+               (:progress::jsonb ->> 'infrastructure_retries')::int),
            events = work.events + before.is_news::int
       FROM (SELECT id, coalesce((progress ->> 'retries')::int, 0) AS retries,
+                   infrastructure_retries AS spent,
                    progress - 'reported_at' IS DISTINCT FROM :progress::jsonb
                    AND NOT EXISTS (
                        SELECT FROM work_events AS event
@@ -23,11 +27,12 @@ WITH recorded AS (
                AND status = 'CLAIMED'
                FOR UPDATE) AS before
      WHERE work.id = before.id
-    RETURNING work.id, work.events, before.is_news, before.retries
+    RETURNING work.id, work.events, before.is_news, before.retries, before.spent
 ), told AS (
     INSERT INTO work_events (work_id, number, kind, actor, detail)
     SELECT id, events,
            CASE WHEN (:progress::jsonb ->> 'retries')::int > retries
+                  OR (:progress::jsonb ->> 'infrastructure_retries')::int > spent
                 THEN 'attempt_failed' ELSE 'progress' END,
            :actor::text, :progress::jsonb
       FROM recorded
