@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import aiohttp
@@ -32,11 +33,12 @@ from brokkr.agent.kinds import (
 )
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.config import KubeConfig
-from brokkr.agent.kube.errors import KubeError, KubeKindUnknown, KubeUnavailable
+from brokkr.agent.kube.errors import KubeError, KubeInvalid, KubeKindUnknown, KubeUnavailable
 from brokkr.local.build_runner.kubelet import node_name
 from brokkr.local.build_runner.pod import render_pod
 from brokkr.local.build_runner.recorder import outlast
 from brokkr.local.build_runner.runner import BuildRunner, FolderInUse
+from brokkr.local.build_runner.status import is_finished
 from brokkr.local.build_runner.steps import STEPS
 from brokkr.local.build_runner.task_run import render_task_run
 from brokkr.local.control_plane import ControlPlane
@@ -1100,3 +1102,114 @@ async def test_a_build_that_makes_no_sense_does_not_stop_the_others(lab: Lab) ->
     run = (await lab.build(lab.spec()))[-1]
 
     assert condition(run) == ("True", "Succeeded")
+
+
+# What the runner makes nothing of.
+
+ODD: list[Any] = [None, "", "\x7f\u202e", 0, -1, 2**40, True, [], [[]], {}, {"": ""}, "x" * 20_000]
+
+
+def altered(value: Any, dice: Random) -> Any:
+    """Put something odd in one place of a manifest."""
+    if not isinstance(value, dict | list) or not value or dice.random() < 0.15:
+        return dice.choice(ODD)
+    if isinstance(value, list):
+        place = dice.randrange(len(value))
+        return [*value[:place], altered(value[place], dice), *value[place + 1 :]]
+    key = dice.choice(sorted(value))
+    return {**value, key: altered(value[key], dice)}
+
+
+async def ended(lab: Lab, name: str) -> tuple[str, str]:
+    async def has_ended() -> tuple[str, str] | None:
+        run = await lab.kube.find(BUILD_RUNS, lab.namespace, name)
+        assert run is not None
+        return condition(run) if is_finished(run) else None
+
+    return await eventually(has_ended, within=60)
+
+
+async def test_each_build_that_makes_no_sense_is_one_failed_build(lab: Lab) -> None:
+    dice = Random(13)
+    full = lab.spec(
+        paramValues=[{"name": "build-args", "values": [{"value": "GREETING=x"}]}],
+        env=[{"name": "A", "value": "b"}],
+        output={"labels": {"a": "b"}, "pushSecret": "none"},
+        source={"contextDir": ".", "git": {"cloneSecret": "none"}},
+        timeout="60s",
+        retention={"ttlAfterFailed": "1h"},
+    )
+    names = []
+    for number in range(80):
+        name = f"odd-{number}"
+        spec, run = full, {"build": {"name": name}, "env": [], "retention": {}}
+        if number % 3:
+            spec = altered(altered(full, dice), dice)
+        else:
+            run = altered({**run, "paramValues": full["paramValues"], "timeout": "1s"}, dice)
+        try:
+            await lab.create(BUILDS, name, spec=spec)
+            await lab.create(BUILD_RUNS, name, spec=run)
+        except KubeInvalid:
+            continue  # the API server would not have it: that is a reason, too
+        names.append(name)
+
+    assert len(names) > 5
+    assert {(await ended(lab, name))[0] for name in names} == {"False"}
+    assert condition((await lab.build(lab.spec()))[-1]) == ("True", "Succeeded")
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("brokkr.local.build_runner.runner.admit", "TaskRunGenerationFailed"),
+        ("brokkr.local.build_runner.runner.check_build", "TaskRunGenerationFailed"),
+        ("brokkr.local.build_runner.executions.run_steps", "PodCreationFailed"),
+    ],
+)
+async def test_a_mistake_of_the_runner_fails_one_build_with_its_words(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, place: str, reason: str
+) -> None:
+    def surprise(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError("nobody had thought of it")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, surprise)
+        run = (await lab.build(lab.spec()))[-1]
+
+    assert condition(run) == ("False", reason)
+    message = run["status"]["conditions"][0]["message"]
+    assert "ZeroDivisionError: nobody had thought of it" in message
+    await lab.create(BUILDS, "next", spec=lab.spec())
+    after = await lab.run("next", build={"name": "next"})
+    assert condition(after[-1]) == ("True", "Succeeded")
+
+
+async def test_a_status_that_somebody_has_made_up_is_one_failed_build(
+    bench: Lab, tmp_path: Path
+) -> None:
+    made_up: list[Any] = [
+        {"conditions": "all is well"},
+        {"conditions": [{"type": "Succeeded"}, 7]},
+        {"conditions": [{"type": "Succeeded", "status": "Unknown", "reason": "Running"}]},
+        {"taskRunName": 7},
+        {"startTime": "yesterday", "taskRunName": None},
+    ]
+    await bench.create(BUILDS, "it", spec=bench.spec())
+    names = []
+    for number, status in enumerate(made_up):
+        run = await bench.create(BUILD_RUNS, f"odd-{number}", spec={"build": {"name": "it"}})
+        try:
+            await bench.kube.replace_status(BUILD_RUNS, bench.namespace, {**run, "status": status})
+        except KubeInvalid:
+            continue
+        names.append(f"odd-{number}")
+    running = asyncio.create_task(bench.runner(tmp_path / "runner").run())
+    try:
+        ends = [await ended(bench, name) for name in names]
+    finally:
+        running.cancel()
+        await asyncio.wait([running])
+
+    assert {status for status, _ in ends} <= {"True", "False"}
+    assert running.cancelled() or running.exception() is None

@@ -84,11 +84,28 @@ class Executions:
         """Run one build to its end and record that."""
         try:
             await self._run_to_its_end(key, run, admitted, task_run, logs)
-        except (KubeError, OSError):
+        except KubeError:
             log.exception("build lost", build_run=key.name)
+        except Exception as surprise:
+            # One build that goes wrong in a way of its own is one failed build.
+            log.exception("build gave up", build_run=key.name)
+            await self._give_up(key, run, task_run, surprise)
         finally:
             self._running.pop(key, None)
             self._on_end(key)
+
+    async def _give_up(
+        self, key: Key, run: Manifest, task_run: Manifest, surprise: Exception
+    ) -> None:
+        """End a build as one whose Pod could not be made, which is retried once."""
+        message = statuses.words_of(surprise)
+        try:
+            await self._traces.refuse(task_run, message)
+            await self._recorder.record(
+                key, run, statuses.refuse, reason="PodCreationFailed", message=message
+            )
+        except Exception:  # then it ends as one that was lost
+            log.exception("build lost", build_run=key.name)
 
     async def _run_to_its_end(
         self, key: Key, run: Manifest, admitted: Admitted, task_run: Manifest, logs: Path

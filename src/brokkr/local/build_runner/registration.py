@@ -10,6 +10,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from brokkr.local.build_runner.parameters import Problem, find_problem
+from brokkr.local.build_runner.status import words_of
 from brokkr.work.labels import problem_with_value
 from brokkr.work.model import Manifest
 
@@ -35,6 +36,13 @@ class Registration:
             "reason": self.reason,
             "message": self.message,
         }
+
+
+def refused_for(surprise: Exception) -> Registration:
+    """Refuse a Build that the runner can make nothing of."""
+    return Registration(
+        registered=False, reason="TaskRunGenerationFailed", message=words_of(surprise)
+    )
 
 
 def secrets_of(spec: Manifest) -> dict[str, str]:

@@ -38,7 +38,7 @@ from brokkr.agent.kinds import (
     Resource,
 )
 from brokkr.agent.kube.client import KubeClient
-from brokkr.agent.kube.errors import KubeError
+from brokkr.agent.kube.errors import KubeError, KubeInvalid
 from brokkr.agent.kube.informer import Informer
 from brokkr.local.build_runner import status as statuses
 from brokkr.local.build_runner.admission import admit, check_build
@@ -51,7 +51,7 @@ from brokkr.local.build_runner.kubelet import (
 )
 from brokkr.local.build_runner.recorder import RETRY_DELAY, Key, Recorder
 from brokkr.local.build_runner.references import Rejected
-from brokkr.local.build_runner.registration import secrets_of
+from brokkr.local.build_runner.registration import refused_for, secrets_of
 from brokkr.local.build_runner.steps import remove
 from brokkr.local.build_runner.task_run import pod_name
 from brokkr.local.build_runner.traces import Traces, owner_of
@@ -213,12 +213,35 @@ class BuildRunner:
                 await self._let_go(manifest)
             else:
                 await self._reconcile_run(key, manifest, execution, executions)
+        except Exception as error:
+            if _may_pass(error):
+                log.warning("look failed", object=str(key), error=str(error))
+                self._look_later(key, RETRY_DELAY)
+                return
+            # One object that makes no sense must not stop the others, nor wait for ever itself.
+            log.exception("look gave up", object=str(key))
+            await self._give_up(key, error, executions)
+
+    async def _give_up(self, key: Key, surprise: Exception, executions: Executions) -> None:
+        """End a BuildRun, or refuse a Build, that the runner can make nothing of."""
+        if key.resource not in {BUILDS, BUILD_RUNS}:
+            return
+        try:
+            manifest = await self._kube.find(*key)
+            if manifest is None or (key.resource is BUILD_RUNS and statuses.is_finished(manifest)):
+                return
+            if key.resource is BUILD_RUNS:
+                await executions.stop(key)
+                status = statuses.give_up(surprise, now=datetime.now(UTC))
+            else:
+                status = refused_for(surprise).status()
+            await self._kube.replace_status(
+                key.resource, key.namespace, {**manifest, "status": status}
+            )
         except KubeError as error:
-            log.warning("look failed", object=f"{key.namespace}/{key.name}", error=str(error))
-            self._look_later(key, RETRY_DELAY)
-        except Exception:
-            # One object that makes no sense must not stop the others.
-            log.exception("look gave up", object=f"{key.namespace}/{key.name}")
+            log.warning("look failed", object=str(key), error=str(error))
+            if _may_pass(error):
+                self._look_later(key, RETRY_DELAY)
 
     async def _let_go(self, pod: Manifest | None) -> None:
         """
@@ -351,6 +374,11 @@ class BuildRunner:
         else:
             uid = run["metadata"]["uid"]
             await self._kube.delete(BUILD_RUNS, key.namespace, key.name, uid=uid)
+
+
+def _may_pass(error: Exception) -> bool:
+    """Say whether the next look may go better; what the server calls invalid stays so."""
+    return isinstance(error, KubeError) and not isinstance(error, KubeInvalid)
 
 
 def _strategy() -> Manifest:

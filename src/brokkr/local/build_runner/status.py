@@ -14,6 +14,8 @@ from brokkr.work.model import Manifest
 PENDING = "Pending"
 CANCELED = "BuildRunCanceled"
 
+_MAX_MESSAGE = 500
+
 
 def find_reason(run: Manifest) -> str | None:
     """Tell why the BuildRun is in the state it is in; None before the first condition."""
@@ -77,6 +79,17 @@ def refuse(status: Manifest, *, reason: str, message: str, now: datetime) -> Man
     return _finish(status, "False", reason, message, now)
 
 
+def give_up(surprise: Exception, *, now: datetime) -> Manifest:
+    """End a BuildRun that the runner can make nothing of; what its status said is not trusted."""
+    return _finish({}, "False", "TaskRunGenerationFailed", words_of(surprise), now)
+
+
+def words_of(surprise: Exception) -> str:
+    """Say that it was the runner's mistake, and where to find more."""
+    told = f"{type(surprise).__name__}: {surprise}"[:_MAX_MESSAGE]
+    return f"the local build runner failed, and its log says where: {told}"
+
+
 def succeed(status: Manifest, *, commit: Commit, image: PushedImage, now: datetime) -> Manifest:
     """Record what was built from what."""
     built = {
@@ -133,8 +146,18 @@ def lose(status: Manifest, *, now: datetime) -> Manifest:
 
 
 def _find_condition(run: Manifest) -> Manifest | None:
-    conditions: list[Manifest] = run.get("status", {}).get("conditions", [])
-    return next((one for one in conditions if one["type"] == "Succeeded"), None)
+    match run.get("status"):
+        case {"conditions": [*conditions]}:
+            return next((each for each in conditions if _is_condition(each)), None)
+    return None
+
+
+def _is_condition(value: object) -> bool:
+    """Say whether this is the condition; anybody may have written the status."""
+    match value:
+        case {"type": "Succeeded", "status": str(), "reason": str()}:
+            return True
+    return False
 
 
 def _condition(value: str, reason: str, message: str, now: datetime) -> list[Manifest]:

@@ -87,9 +87,13 @@ class Traces:
             await self._create_pod(task_run["metadata"]["namespace"], pod)
         except KubeError as error:
             message = f"failed to create task run pod {pod['metadata']['name']!r}: {error}"
-            await self._record(task_run, task_runs.refuse, message=message)
+            await self.refuse(task_run, message)
             raise PodRefused(message) from error
         await self._record(task_run, task_runs.start, pod=pod["metadata"]["name"], steps=STEPS)
+
+    async def refuse(self, task_run: Manifest, message: str) -> None:
+        """Say that there is no Pod, and why."""
+        await self._record(task_run, task_runs.refuse, message=message)
 
     async def end_step(
         self, task_run: Manifest, step: str, found: Commit | PushedImage | None
