@@ -42,7 +42,6 @@ from brokkr.broker.db.outage import Outage
 from brokkr.broker.db.pool import Pool, transaction
 from brokkr.broker.db.selectors import list_lanes, list_members
 from brokkr.broker.waiting import Lanes, Waiter
-from brokkr.work.errors import DatabaseUnavailable
 
 _AGENTS_AT_ONCE = 100
 _PAUSE_SECONDS = 0.05
@@ -156,7 +155,7 @@ class Dispatcher:
                 await self._read_agents(pool)
                 await self._read_lanes(pool)
                 outage.end()
-            except DatabaseUnavailable as error:
+            except Exception as error:  # noqa: BLE001  (the next round may do better)
                 outage.note(error)
                 self._behind.set()
                 await asyncio.sleep(_RETRY_SECONDS)
@@ -177,7 +176,7 @@ class Dispatcher:
         try:
             async with transaction(pool) as db:
                 lanes = await list_lanes(db, waiting)
-        except DatabaseUnavailable:
+        except Exception:
             self._read(waiting)
             raise
         for agent_id in waiting:
@@ -194,7 +193,7 @@ class Dispatcher:
         try:
             async with transaction(pool) as db:
                 members = await list_members(db, selector_ids, among=self._lanes.agents)
-        except DatabaseUnavailable:
+        except Exception:
             self._announced.update(announced)
             self._told.update(told)
             raise

@@ -17,7 +17,7 @@ from uuid import UUID
 from brokkr.broker.db.outage import Outage
 from brokkr.broker.db.pool import Pool, transaction
 from brokkr.broker.db.work_events import News, Place, list_news
-from brokkr.work.errors import DatabaseUnavailable, LimitReached
+from brokkr.work.errors import LimitReached
 
 INTERVAL: Final = timedelta(milliseconds=250)
 BATCH: Final = 32
@@ -114,7 +114,7 @@ class Followers:
                 try:
                     await _tell(pool, waiting)
                     outage.end()
-                except DatabaseUnavailable as error:
+                except Exception as error:  # noqa: BLE001  (the next round may do better)
                     outage.note(error)
             with suppress(TimeoutError):
                 async with asyncio.timeout(INTERVAL.total_seconds()):

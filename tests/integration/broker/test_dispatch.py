@@ -4,10 +4,12 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from typing import Any
 from uuid import uuid4
 
 import pytest
 
+from brokkr.broker import dispatch
 from brokkr.broker.db.notifications import Channel, News
 from brokkr.broker.waiting import Waiter
 from support.dispatch import WITHIN, Replica, a_lane, a_replica
@@ -392,3 +394,24 @@ async def test_a_closed_dispatcher_lets_all_waiters_go_and_leaves_work_to_the_ot
     assert not await here.poll(agent).is_woken(within=60)
     here.dispatcher.announce([lane])
     await until_woken(1, theirs)
+
+
+@pytest.mark.parametrize("read", ["list_lanes", "list_members"])
+async def test_a_reading_that_goes_wrong_in_an_unforeseen_way_is_done_again(
+    queue: Queue, start: Start, monkeypatch: pytest.MonkeyPatch, read: str
+) -> None:
+    there, lane = await start(), await a_lane(queue)
+    right = getattr(dispatch, read)
+    failures = iter([ZeroDivisionError("nobody had thought of it")])
+
+    async def wrong_once(*arguments: Any, **options: Any) -> Any:
+        for failure in failures:
+            raise failure
+        return await right(*arguments, **options)
+
+    monkeypatch.setattr(dispatch, read, wrong_once)
+    waiter = await there.parked(await queue.an_agent())
+    there.dispatcher.announce([lane])
+
+    assert await waiter.is_woken(within=WITHIN)
+    assert list(failures) == []

@@ -132,7 +132,7 @@ class Channel:
                         await self._tell(db)
                         await asyncio.sleep(_PAUSE_SECONDS)
                         await self._rest()
-            except DatabaseUnavailable as error:
+            except Exception as error:  # noqa: BLE001  (the next connection may do better)
                 outage.note(error)
             await asyncio.sleep(_RECONNECT_SECONDS)
 

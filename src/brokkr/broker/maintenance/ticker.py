@@ -5,14 +5,9 @@ import random
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
-import structlog
-
 from brokkr.broker.db.outage import Outage
-from brokkr.work.errors import DatabaseUnavailable
 
 _LONGEST_RUN = timedelta(minutes=5)
-
-_log = structlog.get_logger()
 
 
 async def every(
@@ -35,7 +30,5 @@ async def every(
             async with asyncio.timeout(longest.total_seconds()):
                 await job()
             outage.end()
-        except DatabaseUnavailable as error:
+        except Exception as error:  # noqa: BLE001  (whatever it was, the next run may do better)
             outage.note(error)
-        except Exception:  # noqa: BLE001  (whatever it was, the next run may do better)
-            _log.exception("job failed", job=name)

@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 import aiohttp
 import pytest
 
+from brokkr.broker.db.work_events import list_news
 from brokkr.broker.settings import BrokerSettings
 from brokkr.client import BrokerClient
 from brokkr.wire.bodies import (
@@ -392,3 +393,25 @@ async def test_the_client_gives_up_after_a_while(
         await anext(served.admin.follow_events(work_id, patience_seconds=0))
     with pytest.raises(WorkNotFound):
         await anext(served.admin.follow_events(uuid4()))
+
+
+async def test_followers_are_told_after_a_round_that_went_wrong_in_an_unforeseen_way(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, client = await served.an_agent()
+    work_id = await a_work(served)
+    failures = iter([ZeroDivisionError("nobody had thought of it")])
+
+    async def wrong_once(*arguments: Any, **options: Any) -> Any:
+        for failure in failures:
+            raise failure
+        return await list_news(*arguments, **options)
+
+    async with following(served, work_id) as stream:
+        assert await stream.next() is not None
+        monkeypatch.setattr("brokkr.broker.followers.list_news", wrong_once)
+        await finish(client, work_id)
+        kinds = await stream.rest()
+
+    assert kinds == ["claimed", "completed"]
+    assert list(failures) == []

@@ -141,3 +141,27 @@ async def test_what_was_being_told_over_a_dead_connection_is_told_again(
         one.channel.tell(works(_7=1))
 
         await other.until(heard=works(_7=1))
+
+
+async def test_a_channel_outlives_what_nobody_had_thought_of(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notifications, "_RECONNECT_SECONDS", 0.01)
+    times = 0
+
+    def listening() -> None:
+        nonlocal times
+        times += 1
+        if times == 1:
+            raise ZeroDivisionError("nobody had thought of it")
+
+    channel = Channel(heard=lambda _: None, listening=listening)
+    running = asyncio.create_task(channel.run(database_url))
+    channel.tell(works(_7=1))
+    async with asyncio.timeout(10):
+        await channel.until_told()
+
+    assert times == 2
+    running.cancel()
+    await asyncio.wait([running])
+    assert running.cancelled()

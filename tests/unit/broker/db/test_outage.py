@@ -50,3 +50,24 @@ def test_the_end_is_said_once_if_there_was_an_outage() -> None:
         "database not reached",
     ]
     assert all(line["where"] == "here" for line in logs)
+
+
+def test_a_mistake_is_told_with_its_traceback_and_now_and_then(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    times = iter([0.0, 1, 59, 61, 62])
+    monkeypatch.setattr(outage, "monotonic", lambda: next(times))
+    view, mistake = Outage(job="a job"), ZeroDivisionError("so")
+
+    with capture_logs() as logs:
+        for _ in range(4):
+            view.note(mistake)
+        view.end()
+        view.note(AWAY)
+
+    assert [(line["event"], line.get("exc_info")) for line in logs] == [
+        ("job failed", mistake),
+        ("job failed", mistake),
+        ("job done again", None),
+        ("database not reached", None),
+    ]
