@@ -1,14 +1,14 @@
 """
 Stands between the agent and one of its servers, and lets a test cut in at any request.
 
-Forwards everything, watches included, to the real server.  Each request that changes
-something is forwarded inside the block that ``around_write`` makes: what stands before its
-``yield`` happens before the server sees the request, what stands after it before the agent
-sees the answer.
+Forwards everything, watches included, to the real server, unless it is told to answer by
+itself.  Each request that changes something is forwarded inside the block that ``around_write``
+makes: what stands before its ``yield`` happens before the server sees the request, what stands
+after it before the agent sees the answer.
 """
 
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import (
     AbstractAsyncContextManager,
     asynccontextmanager,
@@ -19,6 +19,9 @@ from contextlib import (
 import aiohttp
 from aiohttp import web
 
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Instead = Callable[[web.Request], Answer | None]
+"""Called with each request; returns who answers it, if it is not the server."""
 AroundWrite = Callable[[str, str], AbstractAsyncContextManager[None]]
 """Called with the method and the path of a request."""
 
@@ -56,6 +59,7 @@ async def proxy(
     *,
     tls: ssl.SSLContext | None = None,
     streams: Streams | None = None,
+    instead: Instead = lambda _: None,
 ) -> AsyncIterator[str]:
     """Listen on a free port for the length of the block; yield the URL."""
     streams = streams or Streams()
@@ -64,6 +68,8 @@ async def proxy(
 
         async def forward(request: web.Request) -> web.StreamResponse:
             body = await request.read()
+            if answer_itself := instead(request):
+                return await answer_itself(request)
             is_write = request.method != "GET"
             around = around_write(request.method, request.path) if is_write else nullcontext()
             async with (

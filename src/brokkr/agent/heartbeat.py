@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 
 import structlog
 
-from brokkr.agent.claims import HeldClaims
+from brokkr.agent.claims import HeldClaim, HeldClaims
 from brokkr.agent.controller.caches import Caches
 from brokkr.agent.controller.loop import Controller
 from brokkr.agent.intake import Intake, complete_without_resource
@@ -102,18 +102,24 @@ class Heart:
         Raises:
             AgentSuperseded: A newer process of this agent is at work, says its broker.
         """
-        while True:
-            try:
-                await self.beat()
-            except (BrokkrError, KubeError) as error:
-                if self._is_superseded(error):
-                    raise
-                # What runs goes on: a broker that is away costs latency, no results.
-                log.warning("heartbeat failed", error=str(error))
-                self.note_failure(error)
-                if self._stops_when_cut_off:
-                    await self._stop_lapsed()
-            await self._until_the_next()
+        telling: asyncio.Task[None] | None = None
+        async with asyncio.TaskGroup() as tasks:
+            while True:
+                try:
+                    await self.beat()
+                except (BrokkrError, KubeError) as error:
+                    if self._is_superseded(error):
+                        raise
+                    # What runs goes on: a broker that is away costs latency, no results.
+                    log.warning("heartbeat failed", error=str(error))
+                    self.note_failure(error)
+                    if self._stops_when_cut_off:
+                        await self._stop_lapsed()
+                else:
+                    if telling is None or telling.done():
+                        # Beside the heartbeats: a completion that hangs must cost no leases.
+                        telling = tasks.create_task(self._report_deleted())
+                await self._until_the_next()
 
     def _is_superseded(self, error: BrokkrError | KubeError) -> bool:
         """Say whether the broker that this agent knows has said it, and of this agent."""
@@ -157,7 +163,6 @@ class Heart:
                 await self._take_renewal(lease, theirs.get(lease.claim_id), answer.broker)
         for claim_id in listed.intersection(answer.lost):
             await self._take_loss(claim_id, theirs.get(claim_id), answer.broker)
-        await self._report_deleted()
 
     async def _send(self, listed: AbstractSet[UUID]) -> HeartbeatAnswer:
         # The first answer tells of all claims that are held; until one has arrived, each
@@ -226,24 +231,34 @@ class Heart:
     async def _report_deleted(self) -> None:
         """Complete the claims whose Work resource somebody has deleted."""
         for held in self._held:
-            if (
-                held.unwritten is not None
-                or held.name in self._caches.works
-                or held.name in self._caches.departed_works
-                or await self._kube.find(WORKS, self._namespace, held.name) is not None
-            ):
+            try:
+                if not await self._is_deleted(held):
+                    continue
+            except KubeError as error:
+                log.warning("work resource not looked for", work=held.name, error=str(error))
                 continue
             fields = about_claim(held.work_id, round=held.round, span=held.span)
             with structlog.contextvars.bound_contextvars(**fields):
-                if held.broker == self._held.broker:
-                    log.warning("work resource was deleted")
-                    message = f"WorkResourceDeleted: somebody deleted {held.name}"
-                    if not await complete_without_resource(self._client, self._held, held, message):
-                        return  # the next heartbeat tries it again
-                elif not self._held.is_lapsed(held):
-                    continue  # the broker that has to hear it is not the one that answers now
-                self._held.drop(held.claim_id)
-                self._intake.note_free_slot()
+                if await self._is_told(held):  # if not, it is tried again
+                    self._held.drop(held.claim_id)
+                    self._intake.note_free_slot()
+
+    async def _is_deleted(self, held: HeldClaim) -> bool:
+        return (
+            held.unwritten is None
+            and held.name not in self._caches.works
+            and held.name not in self._caches.departed_works
+            and await self._kube.find(WORKS, self._namespace, held.name) is None
+        )
+
+    async def _is_told(self, held: HeldClaim) -> bool:
+        """Tell the broker of a Work that is gone; say whether there is nothing more to do."""
+        if held.broker != self._held.broker:
+            # The one that has to hear it is not the one that answers now.
+            return self._held.is_lapsed(held)
+        log.warning("work resource was deleted")
+        message = f"WorkResourceDeleted: somebody deleted {held.name}"
+        return await complete_without_resource(self._client, self._held, held, message)
 
     def _unacknowledged(self) -> list[Work]:
         """Return the Works whose claims are not over, as far as is known here."""
