@@ -215,6 +215,9 @@ FAULTS: Final[dict[str, Fault]] = {
     "build runner killed": Fault(do=_killed("build-runner"), parts=CLUSTERS),
     "real build runner killed": Fault(do=_real_runner_killed, needs="buildah"),
     **_both("line to the broker", "broker"),
+    "line to the broker answers pages": Fault(
+        do=_with("broker", *_switch("pages")), parts=len(AGENTS), seconds=(5, 20)
+    ),
     **_both("line to the API server", "api"),
     "watches dropped": Fault(do=_watches_dropped, parts=len(AGENTS)),
     "watches answered 410": Fault(

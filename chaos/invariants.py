@@ -268,6 +268,27 @@ def lost_completions(
     return wrong
 
 
+def given_up_too_early(
+    given_up: Mapping[str, tuple[str, str]], histories: Mapping[str, History]
+) -> list[str]:
+    """
+    Say which claims an agent has taken for over that the broker has not ended.
+
+    Args:
+        given_up: By claim id, the Work, and what was made of its resource.
+        histories: Read after that.
+    """
+    wrong = []
+    for claim_id, (work_id, what) in given_up.items():
+        history = histories.get(work_id)
+        held = (
+            {each.claim_id for each in history.claims if each.ended_as is None} if history else ()
+        )
+        if claim_id in held:
+            wrong.append(f"Work {work_id} was {what} in its cluster, and {claim_id} is held")
+    return wrong
+
+
 def missing_images(
     built: Iterable[History], has_image: Mapping[tuple[str, str], bool]
 ) -> list[str]:

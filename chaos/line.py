@@ -6,11 +6,13 @@ A proxy that lets everything through, watches included, until it is told otherwi
 
 import asyncio
 import json
+import re
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import cycle
 from random import Random
+from typing import Final
 
 import aiohttp
 from aiohttp import web
@@ -28,6 +30,17 @@ _GONE = {
         "code": 410,
     },
 }
+_ANOTHER = "00000000-0000-4000-8000-000000000000"
+_LOGIN = "<!doctype html><title>Sign in</title><form method=post></form>"
+_PAGES: Final[Sequence[tuple[int, str]]] = (
+    *((status, f"{status} page not found") for status in (401, 403, 404, 409, 410, 422, 502)),
+    *((status, "") for status in (204, 404)),
+    *((status, _LOGIN) for status in (200, 302, 307)),
+    (404, '{"code": "work_not_found", "status": 404}'),
+    (409, '{"code": "claim_lost", "status": 409}'),
+    (409, '{"code": "agent_superseded", "status": 409}'),
+)
+"""What a proxy answers by itself, by status; JSON is a problem of another broker."""
 
 
 class Line:
@@ -40,6 +53,8 @@ class Line:
         duplicates: The server gets each request that changes something twice, at once.
         loses_answers: Of every two such requests the answer of one is lost.
         refusals: One of these statuses answers every second request.
+        pages: A proxy that answers every second request by itself: with pages, redirects, and
+            in the name of another broker.
         expires_watches: A watch is told that it asks for what is too old.
     """
 
@@ -49,6 +64,7 @@ class Line:
         self.duplicates = False
         self.loses_answers = False
         self.refusals: Sequence[int] = ()
+        self.pages = False
         self.expires_watches = False
         self.dice = dice
         self._under_way: dict[int, web.Request] = {}  # requests cannot be hashed
@@ -78,6 +94,8 @@ class Line:
         if self.refusals and self.dice.random() < 0.5:
             status = self.dice.choice(self.refusals)
             return web.Response(status=status, headers={"Retry-After": "1"}, text="not now")
+        if self.pages and self.dice.random() < 0.5:
+            return _page(request, self.dice)
         if self.expires_watches and request.query.get("watch"):
             return web.Response(text=json.dumps(_GONE) + "\n", content_type="application/json")
         if request.method not in _WHOLE:
@@ -89,6 +107,16 @@ class Line:
         if self.is_cut or (self.loses_answers and self.dice.random() < 0.5):
             raise _aborted(request)
         return answer
+
+
+def _page(request: web.Request, dice: Random) -> web.Response:
+    status, text = dice.choice(_PAGES)
+    headers = {"Location": "http://127.0.0.1:1/login"} if status in (302, 307) else {}
+    if not text.startswith("{"):
+        return web.Response(status=status, text=text, content_type="text/html", headers=headers)
+    named = re.search(r"/work/([0-9a-f-]{36})/", request.path)
+    document = {**json.loads(text), "broker": _ANOTHER, "work_id": named[1] if named else None}
+    return web.json_response(document, status=status, content_type="application/problem+json")
 
 
 class _Ask:

@@ -14,6 +14,7 @@ from brokkr.agent.kinds import BUILD_RUNS, BUILDS, PODS, TASK_RUNS, WORKS, Resou
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.resources import CLAIM_LOST
 from brokkr.wire.custom_resource import (
+    ANNOTATION_ACKNOWLEDGED,
     ANNOTATION_CANCEL,
     ANNOTATION_CLAIM_ID,
     LABEL_WORK_ID,
@@ -129,6 +130,20 @@ async def terminal_works(clusters: Iterable[Cluster]) -> dict[str, tuple[str, st
             if phase in _TERMINAL and not is_fenced:
                 claim_id = metadata["annotations"][ANNOTATION_CLAIM_ID]
                 found[claim_id] = (metadata["labels"][LABEL_WORK_ID], phase)
+    return found
+
+
+async def given_up(clusters: Iterable[Cluster]) -> dict[str, tuple[str, str]]:
+    """Return the claims that agents take for over, by id: their Work, and what was made of it."""
+    found = {}
+    for cluster in clusters:
+        for work in await cluster.list(WORKS):
+            metadata = work["metadata"]
+            marks = metadata["annotations"]
+            is_told, is_lost = ANNOTATION_ACKNOWLEDGED in marks, ANNOTATION_CANCEL in marks
+            if is_told or (is_lost and marks[ANNOTATION_CANCEL] == CLAIM_LOST):
+                what = "acknowledged" if is_told else "stopped as lost"
+                found[marks[ANNOTATION_CLAIM_ID]] = (metadata["labels"][LABEL_WORK_ID], what)
     return found
 
 

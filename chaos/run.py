@@ -86,6 +86,7 @@ class Run:
         self._seconds = seconds
         self._system = System(folder, self._name)
         self._reported: dict[str, tuple[str, str]] = {}
+        self._given_up: set[str] = set()
         self._clusters: list[Cluster] = []
         self._on: set[str] = set()
         self.findings = Findings()
@@ -181,13 +182,18 @@ class Run:
     async def _look(self) -> None:
         executions = await observer.live_executions(self._clusters)
         self._reported |= await observer.terminal_works(self._clusters)
+        given_up = await observer.given_up(self._clusters)
+        new = {claim: each for claim, each in given_up.items() if claim not in self._given_up}
         url = self._system.database_url
         self._submitter.queued = await observer.count_queued(url)
-        ids = sorted({each.work_id for each in executions})
-        histories = await observer.read_histories(url, ids)
+        ids = {each.work_id for each in executions}
+        works = sorted(ids | {work_id for work_id, _ in new.values()})
+        histories = await observer.read_histories(url, works)
         self.findings.looks += 1
         self.findings.overlaps_seen += len(executions) - len(ids)
         self.findings.add(invariants.forbidden_overlaps(executions, histories))
+        self.findings.add(invariants.given_up_too_early(new, histories))
+        self._given_up |= new.keys()
         for each in histories.values():
             self.findings.add(invariants.broken_history(each))
 

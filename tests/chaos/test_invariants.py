@@ -56,6 +56,19 @@ def test_a_lapsed_claim_that_nobody_took_may_be_revived_or_complete_the_work() -
     assert invariants.broken_history(completed_after_revival) == []
 
 
+def test_a_claim_that_is_held_must_not_be_given_up() -> None:
+    held = [ClaimRow(claim_id="b", round=2, ended_as=None)]
+    going_on = replace(LOST_AND_DONE, status="CLAIMED", claims=[LOST_AND_DONE.claims[0], *held])
+    both = {"a": ("w", "stopped as lost"), "b": ("w", "acknowledged")}
+
+    assert invariants.given_up_too_early(both, {"w": LOST_AND_DONE}) == []
+    assert invariants.given_up_too_early(both, {"w": going_on}) == [
+        "Work w was acknowledged in its cluster, and b is held"
+    ]
+    # What the database does not know, `lost_completions` complains about.
+    assert invariants.given_up_too_early(both, {}) == []
+
+
 @pytest.mark.parametrize(
     ("broken", "complaint"),
     [
