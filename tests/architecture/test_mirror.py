@@ -88,6 +88,7 @@ NOTHING_TO_TEST = {
 """Shapes: what could be wrong with them, the type checker finds."""
 
 ANOTHER_SIDE = {
+    "integration/broker/api/test_crowding.py": "broker/api/routes.py",
     "integration/broker/api/test_hostile_input.py": "broker/api/door.py",
     "integration/broker/api/test_list_work.py": "broker/api/work.py",
     "integration/broker/api/test_openapi.py": "broker/api/routes.py",

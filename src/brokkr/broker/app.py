@@ -25,13 +25,18 @@ from brokkr.broker.api.problems import answer_with_problems
 from brokkr.broker.api.requests import FollowRequests, telemetry_of
 from brokkr.broker.api.routes import add_routes
 from brokkr.broker.api.state import Broker, Database
+from brokkr.broker.db.callers import Callers
 from brokkr.broker.db.keys import keep_admin_key
 from brokkr.broker.db.migrate import migrate
 from brokkr.broker.db.outage import Outage
 from brokkr.broker.db.pool import open_pool, place_of, transaction
+from brokkr.broker.db.shares import Connections
 from brokkr.broker.db.work_queue import get_broker_id
 from brokkr.broker.dispatch import Dispatcher
+from brokkr.broker.followers import Followers
+from brokkr.broker.maintenance.clock import read_clock
 from brokkr.broker.maintenance.due_work import move_due_work
+from brokkr.broker.maintenance.lanes import rest_lanes
 from brokkr.broker.maintenance.retention import prune
 from brokkr.broker.maintenance.selectors import SelectorRepair
 from brokkr.broker.maintenance.stale_claims import release_stale_claims
@@ -49,9 +54,11 @@ _BACKLOG = 4096
 _GRACE_SECONDS = 4
 _UNREAD_SECONDS = 60
 _DUE_INTERVAL = timedelta(seconds=0.5)
+_CLOCK_INTERVAL = timedelta(seconds=5)
 _STATISTICS_INTERVAL = timedelta(seconds=2)
 _KEY_USE_INTERVAL = timedelta(minutes=1)
 _REPAIR_INTERVAL = timedelta(seconds=30)
+_REST_INTERVAL = timedelta(seconds=30)
 _RETENTION_INTERVAL = timedelta(minutes=10)
 _RETRY_SECONDS = 1
 
@@ -166,7 +173,14 @@ class Server(uvicorn.Server):
 async def _lifespan(
     app: FastAPI, *, settings: BrokerSettings, database_url: str, pool_size: int
 ) -> AsyncIterator[None]:
-    broker = Broker(dispatcher=Dispatcher(), metrics=Metrics(), settings=settings)
+    callers = Callers()
+    broker = Broker(
+        dispatcher=Dispatcher(callers=callers),
+        metrics=Metrics(),
+        settings=settings,
+        callers=callers,
+        followers=Followers(share=settings.max_event_streams_per_caller),
+    )
     app.state.broker = broker
     running = asyncio.create_task(_run(broker, database_url, pool_size=pool_size))
     running.add_done_callback(lambda _: broker.stopping.set())
@@ -195,14 +209,24 @@ async def _run(broker: Broker, database_url: str, *, pool_size: int) -> None:
                 _log.info("database migrated", migrations=applied)
             async with open_pool(database_url, size=pool_size) as pool:
                 async with transaction(pool) as db:
+                    await broker.clock.read(db)
                     if broker.settings.admin_key is not None:
                         await keep_admin_key(db, broker.settings.admin_key.get_secret_value())
-                    broker.database = Database(id=await get_broker_id(db), pool=pool)
+                    broker.database = Database(
+                        id=await get_broker_id(db), connections=Connections(pool)
+                    )
                 outage.end()
                 _log.info("broker ready")
                 async with asyncio.TaskGroup() as background:
-                    background.create_task(broker.dispatcher.run(database_url, pool))
-                    background.create_task(broker.followers.run(pool, stopping=broker.stopping))
+                    connections = broker.connections
+                    background.create_task(
+                        broker.dispatcher.run(database_url, connections.vital("dispatch"))
+                    )
+                    background.create_task(
+                        broker.followers.run(
+                            connections.other("followers"), stopping=broker.stopping
+                        )
+                    )
                     for interval, job, name in _jobs(broker):
                         timed = broker.metrics.timed(job, name=name)
                         background.create_task(every(interval, timed, name=name))
@@ -213,26 +237,30 @@ async def _run(broker: Broker, database_url: str, *, pool_size: int) -> None:
 
 def _jobs(broker: Broker) -> list[tuple[timedelta, Callable[[], Awaitable[None]], str]]:
     """Return what runs every so often: how often, what, and how the log names it."""
-    pool, settings = broker.pool, broker.settings
+    settings = broker.settings
+    vital, other = broker.connections.vital("jobs"), broker.connections.other("jobs")
     interval = timedelta(seconds=settings.stale_claim_interval_seconds)
     sweep = partial(
         release_stale_claims,
-        pool,
+        vital,
         interval=interval,
         max_lost_claims=settings.max_lost_claims,
         metrics=broker.metrics,
         dispatcher=broker.dispatcher,
     )
-    move_due = partial(move_due_work, pool, dispatcher=broker.dispatcher, metrics=broker.metrics)
-    repair = SelectorRepair(pool=pool, dispatcher=broker.dispatcher, metrics=broker.metrics)
-    forget = partial(prune, pool, settings.retention, metrics=broker.metrics)
+    move_due = partial(move_due_work, vital, dispatcher=broker.dispatcher, metrics=broker.metrics)
+    repair = SelectorRepair(pool=other, dispatcher=broker.dispatcher, metrics=broker.metrics)
+    rest = partial(rest_lanes, other, dispatcher=broker.dispatcher)
+    forget = partial(prune, other, settings.retention, metrics=broker.metrics, clock=broker.clock)
     return [
         (interval, sweep, "release stale claims"),
         (_DUE_INTERVAL, move_due, "move due work"),
-        (_KEY_USE_INTERVAL, partial(broker.callers.note_use, pool), "note key use"),
+        (_CLOCK_INTERVAL, partial(read_clock, vital, broker.clock), "read clock"),
+        (_KEY_USE_INTERVAL, partial(broker.callers.note_use, other), "note key use"),
         (_REPAIR_INTERVAL, repair, "repair selectors"),
+        (_REST_INTERVAL, rest, "rest lanes"),
         (_RETENTION_INTERVAL, forget, "prune old data"),
-        (_STATISTICS_INTERVAL, partial(refresh_statistics, pool), "refresh statistics"),
+        (_STATISTICS_INTERVAL, partial(refresh_statistics, other), "refresh statistics"),
     ]
 
 

@@ -32,28 +32,40 @@ claim decides who gets it.
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
+from typing import Final
 from uuid import UUID
 
+from brokkr.broker.db.callers import Callers
 from brokkr.broker.db.notifications import Channel, News
 from brokkr.broker.db.outage import Outage
-from brokkr.broker.db.pool import Pool, transaction
+from brokkr.broker.db.pool import Lender, transaction
 from brokkr.broker.db.selectors import list_lanes, list_members
 from brokkr.broker.waiting import Lanes, Waiter
+from brokkr.work.errors import LimitReached
 
 _AGENTS_AT_ONCE = 100
 _PAUSE_SECONDS = 0.05
 """Between two readings: at most two thousand agents a second begin to look."""
 _RETRY_SECONDS = 1
 _FAREWELL_SECONDS = 0.5
+MAX_POLLS: Final = 64
+"""Of one agent, at one broker; each is in all lanes of the agent."""
 
 
 class Dispatcher:
     """Who waits at this broker, and what the brokers tell each other."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, callers: Callers | None = None) -> None:
+        """
+        Begin with nobody.
+
+        Args:
+            callers: Who are forgotten when another broker says that their keys were revoked.
+        """
+        self._callers = Callers() if callers is None else callers
         self._lanes = Lanes()
         self._channel = Channel(heard=self._hear, listening=self._read_all)
         self._known: set[int] = set()
@@ -71,7 +83,18 @@ class Dispatcher:
 
     @contextmanager
     def waiter(self, agent_id: UUID, *, types: Sequence[str] | None) -> Iterator[Waiter]:
-        """Make a waiter; it looks for Work at once, and whenever it is woken."""
+        """
+        Make a waiter; it looks for Work at once, and whenever it is woken.
+
+        Raises:
+            LimitReached: The agent has too many.
+        """
+        if self._lanes.waiters_of(agent_id) >= MAX_POLLS:
+            raise LimitReached(
+                f"this agent has {MAX_POLLS} long polls waiting at this broker, the maximum; "
+                "wait until one is answered",
+                retry_after=_RETRY_SECONDS,
+            )
         waiter = Waiter(agent_id, types, self._lanes)
         if self._is_closed:
             waiter.leave()
@@ -99,6 +122,11 @@ class Dispatcher:
         self._channel.tell(News(agents=agent_ids))
         self._read(agent_ids)
 
+    def announce_rest(self, selector_ids: Collection[int]) -> None:
+        """Say that nothing is queued in lanes, and that they are none any more."""
+        self._channel.tell(News(resting=set(selector_ids)))
+        self._drop(selector_ids)
+
     def close(self) -> None:
         """Let all waiters go, now and from now on, so that the broker can stop."""
         self._is_closed = True
@@ -111,7 +139,7 @@ class Dispatcher:
             async with asyncio.timeout(_FAREWELL_SECONDS):
                 await self._channel.until_told()
 
-    async def run(self, url: str, pool: Pool) -> None:
+    async def run(self, url: str, pool: Lender) -> None:
         """Keep what is known of lanes and of other brokers up to date, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._channel.run(url))
@@ -132,6 +160,14 @@ class Dispatcher:
         for selector_id, count in news.works.items():
             self._wake(selector_id, count, is_told=True)
         self._read(news.agents)
+        self._drop(news.resting)
+        if news.keys:
+            self._callers.forget(news.keys)
+
+    def _drop(self, selector_ids: Collection[int]) -> None:
+        """Forget lanes; who is in one of them is read again when it is announced."""
+        self._known.difference_update(selector_ids)
+        self._lanes.drop(selector_ids)
 
     def _read(self, agent_ids: Iterable[UUID]) -> None:
         """Read the lanes of those agents that are known here."""
@@ -142,10 +178,11 @@ class Dispatcher:
 
     def _read_all(self) -> None:
         """Whatever was told while nobody listened may have been for anybody."""
+        self._callers.forget()
         self._known.clear()
         self._read(self._lanes.agents)
 
-    async def _keep_reading(self, pool: Pool) -> None:
+    async def _keep_reading(self, pool: Lender) -> None:
         """Read what is to be read: Note [Lanes are kept, and read again]."""
         outage = Outage(reading="lanes")
         while True:
@@ -163,7 +200,7 @@ class Dispatcher:
                 self._behind.set()
                 await asyncio.sleep(_PAUSE_SECONDS)
 
-    async def _read_agents(self, pool: Pool) -> None:
+    async def _read_agents(self, pool: Lender) -> None:
         """Read the lanes of some agents, and let their waiters look."""
         agent_ids = list(islice(self._outdated, _AGENTS_AT_ONCE))
         for agent_id in agent_ids:
@@ -183,7 +220,7 @@ class Dispatcher:
             lost = self._lanes.replace(agent_id, lanes.get(agent_id, {}))
             self.announce(lost)  # Note [Wake one]
 
-    async def _read_lanes(self, pool: Pool) -> None:
+    async def _read_lanes(self, pool: Lender) -> None:
         """Read who is in the lanes that were announced for the first time, and wake them."""
         announced, self._announced = self._announced, Counter()
         told, self._told = self._told, Counter()

@@ -7,6 +7,7 @@ to read has at most one batch in memory: it is left out until it asks for the ne
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from typing import Final
 from uuid import UUID
 
 from brokkr.broker.db.outage import Outage
-from brokkr.broker.db.pool import Pool, transaction
+from brokkr.broker.db.pool import Lender, transaction
 from brokkr.broker.db.work_events import News, Place, list_news
 from brokkr.work.errors import LimitReached
 
@@ -70,11 +71,14 @@ class Followers:
 
     Attributes:
         limit: How many there may be.
+        share: How many of them may be of one caller.
     """
 
-    def __init__(self, *, limit: int = MAX_FOLLOWERS) -> None:
+    def __init__(self, *, limit: int = MAX_FOLLOWERS, share: int = MAX_FOLLOWERS) -> None:
         """Begin with nobody."""
         self.limit = limit
+        self.share = share
+        self._callers: Counter[str] = Counter()
         self._followers: set[Follower] = set()
 
     def __len__(self) -> int:
@@ -86,26 +90,37 @@ class Followers:
         return iter(list(self._followers))
 
     @contextmanager
-    def follow(self, work_id: UUID, *, after: int) -> Iterator[Follower]:
+    def follow(self, work_id: UUID, *, after: int, caller: str) -> Iterator[Follower]:
         """
         Be a follower for the length of the block.
 
         Raises:
-            LimitReached: There are too many already.
+            LimitReached: The caller has too many already, or there are too many.
         """
+        if self._callers[caller] >= self.share:
+            raise LimitReached(
+                f"you follow {self.share} Works at this broker already, the maximum for one "
+                "caller; end a stream, or ask for events without `follow`",
+                retry_after=_RETRY_AFTER_SECONDS,
+            )
         if len(self._followers) >= self.limit:
             raise LimitReached(
-                f"{self.limit} others follow Work at this broker, which is all that it serves",
+                f"{self.limit} others follow Work at this broker, which is all that it serves; "
+                "ask again later, or ask for events without `follow`",
                 retry_after=_RETRY_AFTER_SECONDS,
             )
         follower = Follower(work_id, after)
         self._followers.add(follower)
+        self._callers[caller] += 1
         try:
             yield follower
         finally:
             self._followers.remove(follower)
+            self._callers[caller] -= 1
+            if not self._callers[caller]:
+                del self._callers[caller]
 
-    async def run(self, pool: Pool, *, stopping: asyncio.Event) -> None:
+    async def run(self, pool: Lender, *, stopping: asyncio.Event) -> None:
         """Tell followers what is new, until the broker stops; then that it is over."""
         outage = Outage(tells="followers of work")
         while not stopping.is_set():
@@ -123,7 +138,7 @@ class Followers:
             each.tell(News(is_over=True))
 
 
-async def _tell(pool: Pool, waiting: list[Follower]) -> None:
+async def _tell(pool: Lender, waiting: list[Follower]) -> None:
     async with transaction(pool) as db:
         found = await list_news(db, {each.place for each in waiting}, limit=BATCH)
     for each in waiting:

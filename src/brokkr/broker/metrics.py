@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from brokkr.broker.db.claims import ClaimedWork
 from brokkr.broker.db.measurements import Measured, measure
-from brokkr.broker.db.pool import Pool, PoolUse, transaction
+from brokkr.broker.db.pool import Lender, PoolUse, transaction
 from brokkr.broker.db.retention import OUTCOMES
 from brokkr.log_output import standard_error
 from brokkr.work.errors import DatabaseUnavailable
@@ -109,7 +109,7 @@ class Metrics:
         self.claims.inc(len(claimed))
         for each in claimed:
             if each.waited is not None:
-                self.dispatch.observe(each.waited.total_seconds())
+                self.dispatch.observe(max(0, each.waited.total_seconds()))  # clocks are set back
 
     def count_outcomes(self, outcomes: Iterable[str]) -> None:
         """Count Works that ended, by how they did."""
@@ -132,7 +132,7 @@ class Metrics:
 
         return run
 
-    async def measure(self, pool: Pool, *, now: float) -> None:
+    async def measure(self, pool: Lender, *, now: float) -> None:
         """
         Look at queue and tables, unless that was done lately.
 
@@ -153,12 +153,12 @@ class Metrics:
             raise
         self.database_up.set(1)
 
-    def note_pool(self, use: PoolUse) -> None:
-        """Note how the connections are used."""
+    def note_pool(self, use: PoolUse, *, waiting: int) -> None:
+        """Note how the connections are used, and how many requests wait for their turn."""
         self.pool.labels("in_use").set(use.in_use)
         self.pool.labels("idle").set(use.idle)
         self.pool_limit.set(use.limit)
-        self.pool_waiting.set(use.waiting)
+        self.pool_waiting.set(use.waiting + waiting)
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus' text format."""

@@ -139,6 +139,20 @@ class BrokerSettings(_Section):
         "`BROKKR__BROKER__WORK_TYPES__JOB`, a JSON list or with commas; a name with `-`, `.` or "
         "capitals only in the file.",
     )
+    max_targets_per_generator: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        default=500,
+        description="Maximum number of distinct targets that a generator has Work queued for; "
+        "submissions for one more are answered 429.",
+    )
+    max_targets: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        default=20_000,
+        description="The same for all generators and admins together.",
+    )
+    max_event_streams_per_caller: Annotated[int, Field(ge=1, le=1000)] = Field(
+        default=100,
+        description="Maximum number of Works that one caller follows at once at this broker; "
+        "all callers together, 1000.",
+    )
     retention: RetentionSettings = RetentionSettings()
 
     @cached_property

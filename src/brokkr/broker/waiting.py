@@ -48,10 +48,14 @@ class Lanes:
         """Return all that wait."""
         return [waiter for agent in self._agents.values() for waiter in agent.waiters]
 
+    def waiters_of(self, agent_id: UUID) -> int:
+        """Return how many waiters are this agent's."""
+        agent = self._agents.get(agent_id)
+        return 0 if agent is None else len(agent.waiters)
+
     def is_waiting(self, agent_id: UUID) -> bool:
         """Say whether any waiter is this agent's."""
-        agent = self._agents.get(agent_id)
-        return agent is not None and bool(agent.waiters)
+        return self.waiters_of(agent_id) > 0
 
     def add(self, waiter: "Waiter") -> bool:
         """Add a waiter and park it; say whether its agent's lanes are kept already."""
@@ -116,6 +120,17 @@ class Lanes:
         for waiter in sorted(parked, key=lambda each: each.since):
             if waiter.wants(work_type):
                 self._parked.setdefault(selector_id, OrderedDict())[waiter] = None
+
+    def drop(self, selector_ids: Collection[int]) -> None:
+        """Forget lanes that are none any more: nothing is queued in them."""
+        gone = set(selector_ids)
+        for agent in self._agents.values():
+            if not gone.isdisjoint(agent.lanes):
+                agent.lanes = {
+                    lane: work_type for lane, work_type in agent.lanes.items() if lane not in gone
+                }
+        for selector_id in gone:
+            self._parked.pop(selector_id, None)
 
     def forget(self, agent_id: UUID) -> None:
         """Keep the lanes of an agent no longer; nobody waits for it."""

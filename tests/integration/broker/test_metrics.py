@@ -174,7 +174,7 @@ async def maintain(broker: Watched, agent_id: Any) -> None:
     """Do now what is done every few minutes, with something to do."""
     pool = broker.parts.pool
     await pool.execute("UPDATE idempotency_keys SET expires_at = now() - interval '1 s'")
-    await prune(pool, SETTINGS.retention, metrics=broker.parts.metrics)
+    await prune(pool, SETTINGS.retention, metrics=broker.parts.metrics, clock=broker.parts.clock)
     await pool.execute("DELETE FROM agent_selectors WHERE agent_id = $1", agent_id)
     await SelectorRepair(
         pool=pool, dispatcher=broker.parts.dispatcher, metrics=broker.parts.metrics
@@ -265,7 +265,7 @@ async def test_who_waits_for_a_connection_is_counted(database_url: str) -> None:
             full = use_of(pool)
         await third
         metrics = Metrics()
-        metrics.note_pool(full)
+        metrics.note_pool(full, waiting=0)
 
         assert (full.in_use, full.idle, full.limit, full.waiting) == (2, 0, 2, 1)
         assert samples(metrics.render().decode())["pool_waiting_requests"] == {"": 1}

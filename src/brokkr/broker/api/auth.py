@@ -44,7 +44,7 @@ async def authenticate(request: Request) -> Caller:
     if scheme.lower() != "bearer":
         raise Unauthenticated("send an API key as 'Authorization: Bearer brokkr_...'")
     broker = broker_of(request)
-    caller = await broker.callers.find(broker.pool, key.strip())
+    caller = await broker.callers.find(broker.connections.vital("keys"), key.strip())
     if caller is None:
         raise Unauthenticated("this API key is not known, or was revoked")
     return caller

@@ -1,5 +1,6 @@
 """A request to the API as its handler sees it: who calls, whom, and how it is answered."""
 
+from contextlib import AbstractAsyncContextManager
 from functools import cached_property
 from http import HTTPStatus
 from typing import Any, Final
@@ -13,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 from brokkr.broker.api.auth import CallingAgent, calling_agent
 from brokkr.broker.api.state import Broker, broker_of
 from brokkr.broker.db.keys import Caller
+from brokkr.broker.db.shares import Share
 from brokkr.work.trace import TraceContext
 
 _OPTIONS: Final = orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS
@@ -40,6 +42,25 @@ class Call(Request):
     def broker(self) -> Broker:
         """Return the broker that is called."""
         return broker_of(self)
+
+    @property
+    def vital(self) -> Share:
+        """Return the connections for what keeps Work alive: short statements."""
+        return self.broker.connections.vital(self.caller.actor)
+
+    @property
+    def database(self) -> Share:
+        """Return the connections for everything else."""
+        return self.broker.connections.other(self.caller.actor)
+
+    def search(self) -> AbstractAsyncContextManager[Share]:
+        """
+        Return the connections for what reads much, which is bounded for each caller.
+
+        Raises:
+            LimitReached: Too many searches of this caller wait.
+        """
+        return self.broker.connections.search(self.caller.actor)
 
     @cached_property
     def agent(self) -> CallingAgent:

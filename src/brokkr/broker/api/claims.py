@@ -20,7 +20,7 @@ from brokkr.broker.api.work import Limit
 from brokkr.broker.db import claims, work_queue
 from brokkr.broker.db.claims import ClaimedWork
 from brokkr.broker.db.pool import autocommit, transaction
-from brokkr.broker.db.work_queue import Completed
+from brokkr.broker.db.work_queue import Completed, may_be_handed_on
 from brokkr.wire.bodies import (
     MAX_WAIT_SECONDS,
     BatchAnswer,
@@ -58,7 +58,7 @@ async def list_pending_work(
     agent.check_is(ref)
 
     async def look() -> list[PendingWork]:
-        async with autocommit(call.broker.pool) as db:
+        async with autocommit(call.vital) as db:
             return await claims.list_pending_work(db, agent_id=agent.id, types=type, limit=limit)
 
     return PendingPage(items=await _wait_for(look, call, types=type, wait=wait))
@@ -67,7 +67,7 @@ async def list_pending_work(
 async def claim_work(call: Call, work_id: UUID, body: ClaimOne) -> ClaimBody:
     """Claim one Work: of any number of agents, one gets it."""
     broker, agent = call.broker, call.agent
-    async with transaction(broker.pool) as db:
+    async with transaction(call.vital) as db:
         claimed = await claims.claim_work(db, work_id, by=agent, request_id=body.request_id)
     broker.metrics.count_claims([claimed])
     return claim_body(claimed, agent, broker)
@@ -81,7 +81,7 @@ async def claim_some_work(call: Call, ref: str, body: ClaimSome) -> Claims:
     began = clock()
 
     async def look() -> list[ClaimedWork]:
-        async with autocommit(broker.pool) as db:
+        async with autocommit(call.vital) as db:
             return await claims.claim_some_work(
                 db,
                 by=agent,
@@ -100,7 +100,7 @@ async def claim_some_work(call: Call, ref: str, body: ClaimSome) -> Claims:
 
 async def report_progress(call: Call, work_id: UUID, body: ReportProgress) -> None:
     """Say how a Work is going; this renews its lease."""
-    async with transaction(call.broker.pool) as db:
+    async with transaction(call.vital) as db:
         await claims.report_progress(db, work_id, body, by=call.agent)
 
 
@@ -162,7 +162,9 @@ async def _complete(
     call: Call, reports: Sequence[CompleteOne]
 ) -> list[Completed | WorkNotFound | ClaimLost]:
     broker = call.broker
-    async with autocommit(broker.pool) as db:
+    # A hand-off makes lanes, so it may wait for a lock that others hold.
+    connections = call.database if any(map(may_be_handed_on, reports)) else call.vital
+    async with autocommit(connections) as db:
         answers = await work_queue.complete_work(
             db, reports, by=call.agent, policy=broker.handoff_policy
         )

@@ -61,7 +61,7 @@ async def list_events(
     """List what happened to a Work; with ``follow``, also what happens, until it is finished."""
     after = last_event_id if follow and last_event_id is not None else after
     place = (work_id, after)
-    async with transaction(call.broker.pool) as db:
+    async with transaction(call.database) as db:
         work = await execution_log.get_work(db, work_id)
         check_sees(call.caller, work)
         news = (await work_events.list_news(db, [place], limit=limit)).get(place, News())
@@ -89,7 +89,8 @@ class _Stream(StreamingResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         work_id, after = self._place
-        with self._call.broker.followers.follow(work_id, after=after) as follower:
+        caller = self._call.caller.actor
+        with self._call.broker.followers.follow(work_id, after=after, caller=caller) as follower:
             self.body_iterator = self._render(follower)
             await super().__call__(scope, receive, send)
 

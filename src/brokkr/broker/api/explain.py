@@ -20,7 +20,7 @@ async def explain_work(
     ] = None,
 ) -> Explanation:
     """Say why a Work is where it is: of pending Work, what keeps each agent from claiming it."""
-    async with transaction(call.broker.pool) as db:
+    async with call.search() as share, transaction(share) as db:
         work = await execution_log.get_work(db, work_id)
         check_sees(call.caller, work)
         return await explain.explain_work(db, work, agent=agent)

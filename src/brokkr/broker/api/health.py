@@ -23,9 +23,10 @@ async def healthz() -> Response:
 async def readyz(request: Request) -> Response:
     """Say that the database answers, and takes writes."""
     broker = broker_of(request)
-    async with transaction(broker.pool) as db:
+    connections = broker.connections.vital("readyz")
+    async with transaction(connections) as db:
         await work_queue.get_broker_id(db)
-    await broker.writes.check(broker.pool, now=monotonic())
+    await broker.writes.check(connections, now=monotonic())
     return PlainTextResponse("ok\n")
 
 
@@ -35,8 +36,8 @@ async def metrics(request: Request) -> Response:
     if not broker.settings.metrics_open:
         check_role(await authenticate(request), (Role.ADMIN, Role.VIEWER))
     with suppress(DatabaseUnavailable):  # what this process knows by itself is told all the same
-        broker.metrics.note_pool(use_of(broker.pool))
-        await broker.metrics.measure(broker.pool, now=monotonic())
+        broker.metrics.note_pool(use_of(broker.pool), waiting=broker.connections.waiting)
+        await broker.metrics.measure(broker.connections.other("metrics"), now=monotonic())
     broker.metrics.waiting.set(broker.dispatcher.waiting)
     broker.metrics.streams.set(len(broker.followers))
     return Response(broker.metrics.render(), media_type=CONTENT_TYPE_LATEST)

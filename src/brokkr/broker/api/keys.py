@@ -14,7 +14,7 @@ from brokkr.wire.tenants import CreatedKey, CreateKey, KeyPage
 
 async def create_key(call: Call, body: CreateKey) -> CreatedKey:
     """Make a key for an admin or a viewer.  It is shown this once."""
-    async with transaction(call.broker.pool) as db:
+    async with transaction(call.database) as db:
         return await keys.issue_key(db, Role(body.role), name=body.name)
 
 
@@ -24,13 +24,13 @@ async def list_keys(
     cursor: Annotated[str | None, Query(max_length=10)] = None,
 ) -> KeyPage:
     """List all keys, newest first: agents' and generators' too, revoked ones too."""
-    async with transaction(call.broker.pool) as db:
+    async with call.search() as share, transaction(share) as db:
         items = await keys.list_keys(db, before=cursor, limit=limit)
     return KeyPage(items=items, next_cursor=items[-1].short_id if len(items) == limit else None)
 
 
 async def revoke_key(call: Call, short_id: str) -> None:
     """Revoke a key, whosever it is; the last admin key stays."""
-    async with transaction(call.broker.pool) as db:
+    async with transaction(call.database) as db:
         await keys.revoke_key(db, short_id)
     call.broker.callers.forget()

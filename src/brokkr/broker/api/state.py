@@ -8,7 +8,9 @@ from uuid import UUID
 from fastapi import Request
 
 from brokkr.broker.db.callers import Callers
+from brokkr.broker.db.clock import DatabaseClock
 from brokkr.broker.db.pool import Pool
+from brokkr.broker.db.shares import Connections
 from brokkr.broker.db.work_queue import HandOffPolicy
 from brokkr.broker.db.writes import Writes
 from brokkr.broker.dispatch import Dispatcher
@@ -27,7 +29,7 @@ class Database:
     """
 
     id: UUID
-    pool: Pool
+    connections: Connections
 
 
 @dataclass(slots=True, kw_only=True)
@@ -43,6 +45,7 @@ class Broker:
     metrics: Metrics
     settings: BrokerSettings
     callers: Callers = field(default_factory=Callers)
+    clock: DatabaseClock = field(default_factory=DatabaseClock)
     followers: Followers = field(default_factory=Followers)
     writes: Writes = field(default_factory=Writes)
     database: Database | None = None
@@ -59,14 +62,24 @@ class Broker:
         return self._seen().id
 
     @property
-    def pool(self) -> Pool:
+    def connections(self) -> Connections:
         """
-        Return the connections to the database.
+        Return the connections to the database, by what they are for.
 
         Raises:
             DatabaseUnavailable: It has not been seen yet.
         """
-        return self._seen().pool
+        return self._seen().connections
+
+    @property
+    def pool(self) -> Pool:
+        """
+        Return all connections to the database.
+
+        Raises:
+            DatabaseUnavailable: It has not been seen yet.
+        """
+        return self.connections.pool
 
     @property
     def handoff_policy(self) -> HandOffPolicy:

@@ -17,7 +17,9 @@ from brokkr.broker.api.problems import item_problem, refused_item
 from brokkr.broker.db import execution_log, generators, work_queue
 from brokkr.broker.db.execution_log import WorkFilter
 from brokkr.broker.db.keys import Caller, Role
+from brokkr.broker.db.lanes import LaneLimits
 from brokkr.broker.db.pool import Connection, autocommit, transaction
+from brokkr.broker.db.selectors import MAX_TARGET_BYTES, size_of
 from brokkr.broker.db.submissions import Refused, Submission, Submitted, Submitter
 from brokkr.broker.db.submissions import submit_work as submit_to_queue
 from brokkr.wire.bodies import (
@@ -122,7 +124,7 @@ async def list_work(
     """List queued and finished Work together, newest first; a generator's list is its own."""
     states = [WorkState(outcome.upper())] if outcome else status
     labels = _labels_of(label or [])
-    async with transaction(call.broker.pool) as db:
+    async with call.search() as share, transaction(share) as db:
         wanted = WorkFilter(
             type=type,
             states=states,
@@ -173,7 +175,7 @@ async def _generator_id(db: Connection, caller: Caller, wanted: str | None) -> U
 
 async def get_work(call: Call, work_id: UUID) -> WorkBody:
     """Show one Work, wherever it is; an agent sees what it holds or has finished."""
-    async with autocommit(call.broker.pool) as db:
+    async with autocommit(call.database) as db:
         work = await execution_log.get_work(db, work_id)
     check_sees(call.caller, work)
     return work
@@ -181,7 +183,7 @@ async def get_work(call: Call, work_id: UUID) -> WorkBody:
 
 async def cancel_work(call: Call, work_id: UUID) -> WorkBody:
     """Cancel a Work: 200 if that ends it, 202 if its agent has to stop it first."""
-    async with transaction(call.broker.pool) as db:
+    async with transaction(call.database) as db:
         check_sees(call.caller, await execution_log.get_work(db, work_id))
         is_over = await work_queue.cancel_work(db, work_id, actor=call.caller.actor)
         work = await execution_log.get_work(db, work_id)
@@ -198,7 +200,7 @@ async def release_work(call: Call, work_id: UUID, body: ReleaseWork) -> WorkBody
     by = None if call.caller.role is Role.ADMIN else call.agent
     if by is not None and body.claim_id is None:
         raise InvalidWork("claim_id", "an agent gives back what it holds: say which claim")
-    async with transaction(broker.pool) as db:
+    async with transaction(call.database) as db:
         given = await work_queue.release_work(
             db,
             work_id,
@@ -216,7 +218,7 @@ async def release_work(call: Call, work_id: UUID, body: ReleaseWork) -> WorkBody
 async def requeue_work(call: Call, work_id: UUID, body: RequeueWork) -> WorkBody:
     """Put a finished Work back into the queue, under its id and with its history."""
     actor = call.caller.actor
-    async with transaction(call.broker.pool) as db:
+    async with transaction(call.database) as db:
         lane = await work_queue.requeue_work(db, work_id, actor=actor, reason=body.reason)
         work = await execution_log.get_work(db, work_id)
     call.broker.dispatcher.announce([lane])
@@ -231,8 +233,16 @@ async def _submit(call: Call, submissions: Sequence[Submission]) -> list[Submitt
         generator_id=call.caller.generator_id,
         traceparent=None if call.trace is None else str(call.trace),
     )
-    async with autocommit(broker.pool) as db:
-        queued = await submit_to_queue(db, submissions, by=by)
+    async with autocommit(call.database) as db:
+        queued = await submit_to_queue(
+            db,
+            submissions,
+            by=by,
+            limits=LaneLimits(
+                each=broker.settings.max_targets_per_generator, total=broker.settings.max_targets
+            ),
+            now_ns=broker.clock.time_ns,
+        )
     broker.metrics.throttled.inc(sum(isinstance(each, LimitReached) for each in queued))
     broker.dispatcher.announce(
         each.selector_id
@@ -265,6 +275,13 @@ def _submission_of(body: SubmitWork, *, kinds: Kinds) -> Submission:
     for index, target in enumerate(body.targets):
         field = f"target[{index}]" if isinstance(body.target, list) else "target"
         _check_target(target, field=field)
+    size = size_of(body.targets)
+    if size > MAX_TARGET_BYTES:
+        raise InvalidWork(
+            "target",
+            f"takes {size} bytes, and at most {MAX_TARGET_BYTES} are kept; "
+            "select agents by a label instead of naming each",
+        )
     return Submission(body=body, template=template)
 
 

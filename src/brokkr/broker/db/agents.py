@@ -12,7 +12,12 @@ import asyncpg
 
 from brokkr.broker.db.keys import Role, issue_key, revoke_agent_keys
 from brokkr.broker.db.pool import Connection
-from brokkr.broker.db.selectors import lock_selectors, refresh_narrower_selectors, reselect
+from brokkr.broker.db.selectors import (
+    judge,
+    lock_selectors,
+    refresh_narrower_selectors,
+    reselect,
+)
 from brokkr.broker.db.statements import fetch_all, fetch_one, fetch_value
 from brokkr.broker.db.work_queue import GivenBack, release_claims_of_agent
 from brokkr.wire.bodies import (
@@ -34,11 +39,13 @@ async def register_agent(db: Connection, body: RegisterAgent) -> RegisteredAgent
     Raises:
         AgentNameTaken: A living agent has the name.
     """
+    new = Selectable(id=uuid4(), name=body.name, labels=body.labels, annotations=body.annotations)
+    verdicts = await judge(db, new)
     await lock_selectors(db)
     agent_id: UUID | None = await fetch_value(
         db,
         "insert_agent",
-        id=uuid4(),
+        id=new.id,
         name=body.name,
         cluster_name=body.cluster_name,
         labels=body.labels,
@@ -47,7 +54,7 @@ async def register_agent(db: Connection, body: RegisterAgent) -> RegisteredAgent
     if agent_id is None:
         raise AgentNameTaken(body.name)
     agent = await get_agent(db, str(agent_id))
-    await reselect(db, _selectable(agent))
+    await reselect(db, new, verdicts)
     key = await issue_key(db, Role.AGENT, agent_id=agent_id)
     return RegisteredAgent(**agent.model_dump(), key=key.key)
 
@@ -83,15 +90,30 @@ async def relabel_agent(
         AgentNotFound: There is none.
         InvalidAgent: The result is nothing that an agent may carry.
     """
+    foreseen = selectable(_relabelled(await get_agent(db, ref), body))
+    verdicts = await judge(db, foreseen)
     await lock_selectors(db)
-    before = await get_agent(db, ref)
-    labels = _merged(before.labels, body.labels)
-    annotations = _merged(before.annotations, body.annotations)
+    after = _relabelled(await get_agent(db, ref), body)
+    if selectable(after) != foreseen:  # somebody else has changed it meanwhile
+        verdicts = await judge(db, selectable(after))
+    await fetch_value(
+        db, "update_agent", id=after.id, labels=after.labels, annotations=after.annotations
+    )
+    return after, await reselect(db, selectable(after), verdicts)
+
+
+def _relabelled(agent: AgentBody, change: RelabelAgent) -> AgentBody:
+    """
+    Return an agent with other labels and annotations.
+
+    Raises:
+        InvalidAgent: They are nothing that an agent may carry.
+    """
+    labels = _merged(agent.labels, change.labels)
+    annotations = _merged(agent.annotations, change.annotations)
     check_labels(labels, field="labels")
     check_annotations(annotations, field="annotations")
-    after = before.model_copy(update={"labels": labels, "annotations": annotations})
-    await fetch_value(db, "update_agent", id=after.id, labels=labels, annotations=annotations)
-    return after, await reselect(db, _selectable(after))
+    return agent.model_copy(update={"labels": labels, "annotations": annotations})
 
 
 async def drain_agent(db: Connection, ref: str, *, is_drained: bool) -> tuple[AgentBody, set[UUID]]:
@@ -184,7 +206,8 @@ def _body(row: asyncpg.Record) -> AgentBody:
     return AgentBody.model_validate(dict(row))
 
 
-def _selectable(agent: AgentBody) -> Selectable:
+def selectable(agent: AgentBody) -> Selectable:
+    """Return as much of an agent as a target looks at."""
     return Selectable(
         id=agent.id, name=agent.name, labels=agent.labels, annotations=agent.annotations
     )

@@ -2,18 +2,19 @@
 Whose key it is, remembered for a moment.
 
 Most requests come with a key that was seen a second ago, so the database is not asked
-each time.  A key that is revoked by this process is forgotten at once; one that is revoked
-by another replica opens this one for :data:`LIFETIME` at most.  That a key is in use is
+each time.  A key that is revoked by this process is forgotten at once, and one that is revoked
+by another replica as soon as that is heard of; where nothing is heard, it opens this one for
+:data:`LIFETIME` at most.  That a key is in use is
 noted here too, and written down every so often: no request waits for that.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from brokkr.broker.db.keys import Caller, StoredKey, find_key, note_key_use, parse_key
-from brokkr.broker.db.pool import Pool, autocommit, transaction
+from brokkr.broker.db.pool import Lender, autocommit, transaction
 
 LIFETIME = timedelta(seconds=5)
 MAX_REMEMBERED = 10_000
@@ -33,7 +34,7 @@ class Callers:
     _used: set[str] = field(default_factory=set)
     _forgotten: int = 0
 
-    async def find(self, pool: Pool, text: str) -> Caller | None:
+    async def find(self, pool: Lender, text: str) -> Caller | None:
         """
         Say whose key this is; None if it opens nothing.
 
@@ -57,12 +58,16 @@ class Callers:
             self._remember(sent.short_id, key, since=now)
         return key.caller
 
-    def forget(self) -> None:
-        """Ask the database again about everyone: a key was revoked."""
-        self._remembered.clear()
+    def forget(self, short_ids: Iterable[str] | None = None) -> None:
+        """Ask the database again about some keys, which were revoked; or about everyone."""
         self._forgotten += 1
+        if short_ids is None:
+            self._remembered.clear()
+        else:
+            for each in short_ids:
+                self._remembered.pop(each, None)
 
-    async def note_use(self, pool: Pool) -> None:
+    async def note_use(self, pool: Lender) -> None:
         """
         Write down which keys were used since the last time.
 

@@ -7,6 +7,7 @@ generator's row: nothing is counted that could be wrong after a crash.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -27,6 +28,7 @@ class Budget:
     Attributes:
         pending: How many more of its Works may be pending.
         tokens: How many it may submit now; fractions are on their way.
+        tokens_at: When that was.
     """
 
     name: str = ""
@@ -34,6 +36,7 @@ class Budget:
     per_minute: int | None = None
     pending: int = 0
     tokens: float = 0
+    tokens_at: datetime | None = None
 
     def problem(self) -> LimitReached | None:
         """Say which limit is in the way of one more Work; None if there is room."""
@@ -148,6 +151,7 @@ async def lock_budget(db: Connection, generator_id: UUID | None) -> Budget:
         max_pending=row["max_pending"],
         per_minute=row["max_submissions_per_minute"],
         tokens=row["tokens"] or 0,
+        tokens_at=row["tokens_at"],
     )
     if budget.max_pending is not None:
         pending = await fetch_value(
@@ -160,7 +164,13 @@ async def lock_budget(db: Connection, generator_id: UUID | None) -> Budget:
 async def keep_budget(db: Connection, generator_id: UUID | None, budget: Budget) -> None:
     """Store what is left of it; the rest is counted anew the next time."""
     if budget.per_minute is not None:
-        await fetch_value(db, "set_generator_tokens", id=generator_id, tokens=budget.tokens)
+        await fetch_value(
+            db,
+            "set_generator_tokens",
+            id=generator_id,
+            tokens=budget.tokens,
+            tokens_at=budget.tokens_at,
+        )
 
 
 async def _lock(db: Connection, ref: str) -> Mapping[str, Any]:

@@ -17,6 +17,7 @@ from typing import Final
 from uuid import UUID
 
 from brokkr.broker.db.migrate import migrate
+from brokkr.broker.db.notifications import tell_revoked
 from brokkr.broker.db.pool import Connection, connect
 from brokkr.broker.db.statements import fetch_all, fetch_one, fetch_value
 from brokkr.wire.tenants import CreatedKey, KeyBody
@@ -158,18 +159,21 @@ async def revoke_key(db: Connection, short_id: str) -> None:
     row = await fetch_one(db, "revoke_key", short_id=short_id)
     assert row is not None
     if row["is_revoked"]:
+        await tell_revoked(db, [short_id])
         return
     raise LastAdminKey(short_id) if row["is_living_admin"] else KeyNotFound(short_id)
 
 
 async def revoke_agent_keys(db: Connection, agent_id: UUID) -> None:
     """Close all keys of an agent."""
-    await fetch_value(db, "revoke_agent_keys", agent_id=agent_id)
+    rows = await fetch_all(db, "revoke_agent_keys", agent_id=agent_id)
+    await tell_revoked(db, [row["short_id"] for row in rows])
 
 
 async def revoke_generator_keys(db: Connection, generator_id: UUID) -> None:
     """Close all keys of a generator."""
-    await fetch_value(db, "revoke_generator_keys", generator_id=generator_id)
+    rows = await fetch_all(db, "revoke_generator_keys", generator_id=generator_id)
+    await tell_revoked(db, [row["short_id"] for row in rows])
 
 
 async def note_key_use(db: Connection, short_ids: Sequence[str]) -> None:

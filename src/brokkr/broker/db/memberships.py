@@ -9,11 +9,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from uuid import UUID
 
-from brokkr.broker.db.agents import get_agent
+from brokkr.broker.db.agents import get_agent, selectable
 from brokkr.broker.db.pool import Connection
-from brokkr.broker.db.selectors import lock_selectors, reselect
+from brokkr.broker.db.selectors import judge, lock_selectors, reselect, targets_of
 from brokkr.broker.db.statements import fetch_all
-from brokkr.wire.bodies import TargetBody
 from brokkr.work.errors import AgentNotFound
 from brokkr.work.selectors import Selectable, Target, selects
 
@@ -42,10 +41,7 @@ async def read_slice(
     some = await fetch_all(db, "list_some_selectors", after=selectors_after, limit=selectors)
     return Slice(
         agents=[Selectable(**row) for row in some_agents],
-        selectors={
-            row["id"]: [TargetBody.model_validate(each).to_target() for each in row["targets"]]
-            for row in some
-        },
+        selectors={row["id"]: targets_of(row["targets"]) for row in some},
         members=await _members(
             db,
             [row["id"] for row in some_agents],
@@ -63,16 +59,11 @@ async def put_right(db: Connection, agent_id: UUID) -> set[UUID]:
     """
     await lock_selectors(db)
     try:
-        agent = await get_agent(db, str(agent_id))
+        agent = selectable(await get_agent(db, str(agent_id)))
     except AgentNotFound:
         return set()
     before = await _members(db, [agent_id])
-    changed = await reselect(
-        db,
-        Selectable(
-            id=agent.id, name=agent.name, labels=agent.labels, annotations=agent.annotations
-        ),
-    )
+    changed = await reselect(db, agent, await judge(db, agent))
     return set() if await _members(db, [agent_id]) == before else changed
 
 

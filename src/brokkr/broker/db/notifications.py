@@ -17,7 +17,7 @@ there.
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID, uuid4
@@ -36,8 +36,8 @@ _PAUSE_SECONDS = 0.01
 _CHECK_SECONDS = 15
 _PATIENCE_SECONDS = 5
 _RECONNECT_SECONDS = 1
-_PER_PAYLOAD = 100
-"""So many agents, and as many selectors with their counts, are less than 8000 bytes."""
+_PER_PAYLOAD = 80
+"""So many of each are less than 8000 bytes, all kinds together."""
 
 _log = structlog.get_logger()
 
@@ -49,27 +49,39 @@ class News:
     Attributes:
         works: How many Works can be claimed, by the id of their selector.
         agents: Who may have gained or lost Work.
+        resting: The selectors that are no lanes any more.
+        keys: The short ids of keys that open nothing any more.
     """
 
     works: Counter[int] = field(default_factory=Counter)
     agents: set[UUID] = field(default_factory=set)
+    resting: set[int] = field(default_factory=set)
+    keys: set[str] = field(default_factory=set)
 
     def __bool__(self) -> bool:
-        return bool(self.works or self.agents)
+        return bool(self.works or self.agents or self.resting or self.keys)
 
     def add(self, other: "News") -> None:
         """Take in what another has to tell."""
         self.works.update(other.works)
         self.agents.update(other.agents)
+        self.resting.update(other.resting)
+        self.keys.update(other.keys)
 
     def render(self, sender: str) -> list[str]:
         """Write all of it, as so many payloads as it takes."""
         works, agents = list(self.works.items()), [str(each) for each in self.agents]
-        starts = range(0, max(len(works), len(agents)), _PER_PAYLOAD)
-        parts = [slice(start, start + _PER_PAYLOAD) for start in starts]
+        more: dict[str, list[Any]] = {"resting": list(self.resting), "keys": list(self.keys)}
+        longest = max(len(works), len(agents), *(len(each) for each in more.values()))
+        parts = [slice(start, start + _PER_PAYLOAD) for start in range(0, longest, _PER_PAYLOAD)]
         return [
             json.dumps(
-                {"from": sender, "works": dict(works[part]), "agents": agents[part]},
+                {
+                    "from": sender,
+                    "works": dict(works[part]),
+                    "agents": agents[part],
+                    **{name: each[part] for name, each in more.items() if each[part]},
+                },
                 separators=(",", ":"),
             )
             for part in parts
@@ -83,11 +95,27 @@ class News:
         Raises:
             ValueError: It is nothing that :meth:`render` writes.
         """
-        match json.loads(payload):
+        match told := json.loads(payload):
             case {"from": str(sender), "works": dict(works), "agents": list(agents)}:
                 counts = {int(selector): int(count) for selector, count in works.items()}
-                return sender, cls(Counter(counts), {UUID(str(each)) for each in agents})
+                return sender, cls(
+                    Counter(counts),
+                    {UUID(str(each)) for each in agents},
+                    {int(each) for each in told.get("resting", ())},
+                    {str(each) for each in told.get("keys", ())},
+                )
         raise ValueError(payload)
+
+
+async def tell_revoked(db: Connection, short_ids: Collection[str]) -> None:
+    """
+    Tell all brokers, when this transaction commits, that keys open nothing any more.
+
+    An exception to Note [Outside every other transaction]: it is rare, and nobody may be killed
+    between the commit and the telling.
+    """
+    payloads = News(keys=set(short_ids)).render("")
+    await fetch_all(db, "notify", channel=CHANNEL, payloads=payloads)
 
 
 class Channel:

@@ -6,9 +6,9 @@ database is away.  No session state is ever set, so nothing is reset between use
 """
 
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
@@ -20,7 +20,17 @@ from brokkr.work.errors import DatabaseUnavailable, InvalidInput
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]"
 
+
+class Lender(Protocol):
+    """Who lends connections: a pool, or a share of one (:mod:`brokkr.broker.db.shares`)."""
+
+    def acquire(self, *, timeout: float | None = None) -> AbstractAsyncContextManager[Connection]:
+        """Lend a connection for the length of a block, after at most so many seconds."""
+
+
 _STATEMENT_TIMEOUT_SECONDS = 15
+_LOCK_TIMEOUT_SECONDS = 2
+_IDLE_SECONDS = 10
 _ACQUIRE_TIMEOUT_SECONDS = 10
 _SILENCE_SECONDS = 20
 """After so long without an answer nobody is there to stop the statement."""
@@ -29,6 +39,10 @@ _SILENCE_SECONDS = 20
 # completion anew each time, which takes longer than to run it.  A plan that is kept knows no
 # limit, so it expects much of a lane, and beside that to read a whole other table looks cheap;
 # but each statement has its indexes.
+#
+# No statement waits long for a lock: whoever holds it for seconds is a broker that was frozen,
+# and those who wait for it would use up the connections of this one.  The server ends the
+# transaction of a frozen broker, which is idle in the middle of it.
 SESSION: Final = {
     "application_name": "brokkr-broker",
     "timezone": "UTC",
@@ -36,7 +50,8 @@ SESSION: Final = {
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
     "statement_timeout": f"{_STATEMENT_TIMEOUT_SECONDS}s",
-    "idle_in_transaction_session_timeout": "30s",
+    "lock_timeout": f"{_LOCK_TIMEOUT_SECONDS}s",
+    "idle_in_transaction_session_timeout": f"{_IDLE_SECONDS}s",
 }
 """What the server is told of each connection of a pool."""
 
@@ -53,6 +68,7 @@ _AWAY = (
     asyncpg.PostgresSystemError,  # a disk that fails
     asyncpg.ReadOnlySQLTransactionError,  # it has become a standby
     asyncpg.TransactionRollbackError,  # deadlock
+    asyncpg.LockNotAvailableError,  # somebody holds a lock for longer than we wait
 )
 
 _REFUSED = (
@@ -108,7 +124,7 @@ def use_of(pool: Pool) -> PoolUse:
 
 
 @asynccontextmanager
-async def autocommit(pool: Pool) -> AsyncIterator[Connection]:
+async def autocommit(pool: Lender) -> AsyncIterator[Connection]:
     """
     Lend a connection on which each statement is a transaction of its own.
 
@@ -127,7 +143,7 @@ async def autocommit(pool: Pool) -> AsyncIterator[Connection]:
 
 
 @asynccontextmanager
-async def transaction(pool: Pool) -> AsyncIterator[Connection]:
+async def transaction(pool: Lender) -> AsyncIterator[Connection]:
     """
     Run one transaction: committed when the block is left, undone when an error passes.
 

@@ -2,17 +2,19 @@
 Distinct targets, and which agents each selects now.
 
 A selector is a lane of the queue: a target, for one type of work.  A target is evaluated
-when it is first seen, over all agents; an agent is evaluated when it is registered,
+when it becomes a lane, over all agents; an agent is evaluated when it is registered,
 relabelled or deleted, over all targets.  The two must not happen at once: see
 ``queries/lock_selectors.sql``.  Work that agents have tried and handed on waits in a
-narrower lane, without them: see ``queries/refresh_narrower_selectors.sql``.
+narrower lane, without them: see ``queries/refresh_narrower_selectors.sql``.  A lane in which
+nothing is queued comes to rest: see :mod:`brokkr.broker.db.lanes`.
 """
 
+import asyncio
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Final, TypeAlias
 from uuid import UUID
 
 import asyncpg
@@ -20,7 +22,16 @@ import asyncpg
 from brokkr.broker.db.pool import Connection
 from brokkr.broker.db.statements import fetch_all, fetch_value
 from brokkr.wire.bodies import TargetBody
-from brokkr.work.selectors import Selectable, Target, selects
+from brokkr.work.selectors import MatchExpression, Operator, Selectable, Target, selects
+
+Verdicts: TypeAlias = Mapping[int, bool]
+"""Whether the target of a selector, by its id, selects an agent."""
+
+MAX_TARGET_BYTES: Final = 64 * 1024
+"""Of a target as it is stored; a thousand agents by their ids are less."""
+_PAGE: Final = 100
+_BREATH: Final = 10
+"""After so many targets whoever else has something to do gets a turn: a few milliseconds."""
 
 _ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -34,10 +45,23 @@ def digest_of(targets: Sequence[TargetBody]) -> bytes:
     return hashlib.sha256(f"[{', '.join(_written(targets))}]".encode()).digest()
 
 
+def size_of(targets: Sequence[TargetBody]) -> int:
+    """Return how many bytes targets take that are stored."""
+    return sum(map(len, _written(targets)))
+
+
 async def selectors_of(
-    db: Connection, wanted: Iterable[tuple[str, Sequence[TargetBody]]]
+    db: Connection,
+    wanted: Iterable[tuple[str, Sequence[TargetBody]]],
+    *,
+    generator_id: UUID | None = None,
 ) -> list[int]:
-    """Return the id of the selector for each work type and target; store those that are new."""
+    """
+    Return the id of the lane for each work type and target; make those that are none.
+
+    Args:
+        generator_id: For whom; None for an admin.
+    """
     digests = []
     lanes = {}
     for work_type, targets in wanted:
@@ -45,7 +69,10 @@ async def selectors_of(
         digests.append((digest, work_type))
         lanes[digest, work_type] = (canonical_targets(targets), targets)
     # In one order, so that two submissions that store the same ones do not wait for each other.
-    found = {lane: await _selector_of(db, *lane, *lanes[lane]) for lane in sorted(lanes)}
+    found = {
+        lane: await _selector_of(db, *lane, *lanes[lane], generator_id=generator_id)
+        for lane in sorted(lanes)
+    }
     return [found[lane] for lane in digests]
 
 
@@ -55,21 +82,79 @@ async def _selector_of(
     work_type: str,
     canonical: list[dict[str, Any]],
     targets: Sequence[TargetBody],
+    *,
+    generator_id: UUID | None,
 ) -> int:
     selector: int | None = await fetch_value(
         db, "find_selector", digest=digest, work_type=work_type
     )
     while selector is None:
         await fetch_value(db, "lock_selectors_shared")
-        selector = await fetch_value(
-            db, "insert_selector", digest=digest, work_type=work_type, targets=canonical
+        selector = await wake_selector(
+            db, digest, work_type, targets=canonical, generator_id=generator_id
         )
         if selector is not None:
-            await _select_agents(db, selector, targets)
+            return selector
+        selector = await fetch_value(
+            db,
+            "insert_selector",
+            digest=digest,
+            work_type=work_type,
+            targets=canonical,
+            generator_id=generator_id,
+        )
+        if selector is not None:
+            await _select_agents(db, selector, targets=[each.to_target() for each in targets])
             return selector
         # Another submission was faster, and has committed: the insert waited for it.
         selector = await fetch_value(db, "find_selector", digest=digest, work_type=work_type)
     return selector
+
+
+async def wake_selector(
+    db: Connection,
+    digest: bytes,
+    work_type: str,
+    *,
+    targets: Sequence[Mapping[str, Any]],
+    generator_id: UUID | None = None,
+) -> int | None:
+    """
+    Make the selector of a target a lane again; None if there is none that rests.
+
+    The caller holds the selectors' lock; shared will do.
+    """
+    selector: int | None = await fetch_value(
+        db,
+        "wake_selector",
+        digest=digest,
+        work_type=work_type,
+        excluded=[],
+        generator_id=generator_id,
+    )
+    if selector is not None:
+        await _select_agents(db, selector, targets=targets_of(targets))
+    return selector
+
+
+async def judge(db: Connection, agent: Selectable) -> Verdicts:
+    """
+    Look at an agent with the eyes of all targets.
+
+    This takes a while if there are many, so it is done before the selectors' lock is taken:
+    what a target says never changes, and those that are new :func:`reselect` looks at.
+    """
+    verdicts: dict[int, bool] = {}
+    after = 0
+    while True:
+        rows = await fetch_all(db, "list_selectors", after=after, ids=None, limit=_PAGE)
+        for number, row in enumerate(rows, start=1):
+            verdicts[row["id"]] = selects(targets_of(row["targets"]), agent)
+            if number % _BREATH == 0:
+                await asyncio.sleep(0)
+        if len(rows) < _PAGE:
+            return verdicts
+        after = rows[-1]["id"]
 
 
 async def lock_selectors(db: Connection) -> None:
@@ -77,15 +162,21 @@ async def lock_selectors(db: Connection) -> None:
     await fetch_value(db, "lock_selectors")
 
 
-async def reselect(db: Connection, agent: Selectable) -> set[UUID]:
+async def reselect(db: Connection, agent: Selectable, verdicts: Verdicts) -> set[UUID]:
     """
     Store which selectors select this agent now; the caller holds the lock.
+
+    Args:
+        verdicts: On this agent as it is now.
 
     Returns:
         The agents that may have gained or lost Work by it.
     """
-    rows = await fetch_all(db, "list_selectors")
-    mine = [row["id"] for row in rows if selects(_targets_of(row["targets"]), agent)]
+    ids = {row["id"] for row in await fetch_all(db, "list_selector_ids")}
+    mine = [each for each in ids if verdicts.get(each)]
+    if unseen := ids - verdicts.keys():
+        rows = await fetch_all(db, "list_selectors", after=None, ids=unseen, limit=len(unseen))
+        mine += [row["id"] for row in rows if selects(targets_of(row["targets"]), agent)]
     await fetch_value(db, "replace_agent_selectors", agent_id=agent.id, selector_ids=mine)
     return {agent.id} | await refresh_narrower_selectors(db)
 
@@ -111,14 +202,18 @@ async def prefer_others(db: Connection, work_id: UUID) -> int:
         The id of that lane's selector.
     """
     tried = [row["agent_id"] for row in await fetch_all(db, "list_tried_agents", work_id=work_id)]
-    selector: int | None = await fetch_value(
-        db, "insert_narrower_selector", work_id=work_id, excluded=tried
-    )
-    if selector is None:  # it is there, or was made by who committed while the insert waited
-        selector = await fetch_value(db, "find_narrower_selector", work_id=work_id, excluded=tried)
-        assert selector is not None
-    else:
-        await fetch_all(db, "refresh_narrower_selectors", selector_id=selector)
+    selector: int | None = None
+    while selector is None:
+        made = await fetch_value(
+            db, "wake_narrower_selector", work_id=work_id, excluded=tried
+        ) or await fetch_value(db, "insert_narrower_selector", work_id=work_id, excluded=tried)
+        if made is not None:
+            await fetch_all(db, "refresh_narrower_selectors", selector_id=made)
+        # Else it is there, or was made by who committed while the insert waited; it may come to
+        # rest before it is locked.
+        selector = made or await fetch_value(
+            db, "find_narrower_selector", work_id=work_id, excluded=tried
+        )
     await fetch_value(db, "move_to_selector", work_id=work_id, selector_id=selector)
     return selector
 
@@ -168,8 +263,24 @@ def _canonical(target: TargetBody) -> dict[str, Any]:
     return {key: value for key, value in full.items() if value}
 
 
-def _targets_of(stored: list[dict[str, Any]]) -> list[Target]:
-    return [TargetBody.model_validate(each).to_target() for each in stored]
+def targets_of(stored: Sequence[Mapping[str, Any]]) -> list[Target]:
+    """Return what stored targets mean; they were checked when they came in."""
+    return [
+        Target(
+            agents=frozenset(each.get("agents", ())),
+            match_labels=each.get("match_labels", {}),
+            match_expressions=tuple(
+                MatchExpression(
+                    key=one["key"],
+                    operator=Operator(one["operator"]),
+                    values=frozenset(one["values"]),
+                )
+                for one in each.get("match_expressions", ())
+            ),
+            match_annotations=each.get("match_annotations", {}),
+        )
+        for each in stored
+    ]
 
 
 def _selectable(row: asyncpg.Record) -> Selectable:
@@ -178,12 +289,11 @@ def _selectable(row: asyncpg.Record) -> Selectable:
     )
 
 
-async def _select_agents(db: Connection, selector: int, targets: Sequence[TargetBody]) -> None:
-    meant = [each.to_target() for each in targets]
+async def _select_agents(db: Connection, selector: int, *, targets: Sequence[Target]) -> None:
     names, ids = None, None
-    if all(each.agents for each in meant):  # then there is no need to look at ten thousand
-        names = set().union(*(each.agents for each in meant))
+    if all(each.agents for each in targets):  # then there is no need to look at ten thousand
+        names = set().union(*(each.agents for each in targets))
         ids = [UUID(each) for each in names if _ID.fullmatch(each)]
     rows = await fetch_all(db, "list_selectables", names=names, ids=ids)
-    chosen = [row["id"] for row in rows if selects(meant, _selectable(row))]
-    await fetch_value(db, "insert_selector_agents", selector_id=selector, agent_ids=chosen)
+    chosen = [row["id"] for row in rows if selects(targets, _selectable(row))]
+    await fetch_value(db, "replace_selector_agents", selector_id=selector, agent_ids=chosen)

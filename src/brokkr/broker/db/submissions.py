@@ -6,7 +6,8 @@ Several Works are stored with one statement; one Work is the shortest such list.
 
 import hashlib
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,6 +19,7 @@ import orjson
 
 from brokkr.broker.db.execution_log import get_works
 from brokkr.broker.db.generators import keep_budget, lock_budget
+from brokkr.broker.db.lanes import Lane, LaneLimits, Room, find_room
 from brokkr.broker.db.pool import Connection
 from brokkr.broker.db.selectors import digest_of, selectors_of
 from brokkr.broker.db.statements import fetch_all, fetch_one
@@ -31,8 +33,13 @@ Refused: TypeAlias = IdempotencyKeyReused | LimitReached
 """Why a submission is not accepted that has nothing wrong with it."""
 
 _KEY_LIFETIME = timedelta(hours=24)
+_NO_LIMITS = LaneLimits()
 _NO_OWNER = UUID(int=0)
 """Whose idempotency keys those of admins are."""
+
+
+class _NoLane(Exception):
+    """A target among those of a submission is no lane, so nothing was queued."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +52,11 @@ class Submission:
 
     body: SubmitWork
     template: Manifest
+
+    @property
+    def lane(self) -> Lane:
+        """Return where it will wait."""
+        return digest_of(self.body.targets), self.body.work_type
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +92,12 @@ class Submitted:
 
 
 async def submit_work(
-    db: Connection, submissions: Sequence[Submission], *, by: Submitter
+    db: Connection,
+    submissions: Sequence[Submission],
+    *,
+    by: Submitter,
+    limits: LaneLimits = _NO_LIMITS,
+    now_ns: Callable[[], int] = time.time_ns,
 ) -> list[Submitted | Refused]:
     """
     Queue Works in this order, as many as the generator may submit.
@@ -90,36 +107,65 @@ async def submit_work(
     Args:
         db: Outside a transaction: one statement does it, unless a target or a key among them
             makes more of it, or the generator has limits.
+        limits: How many targets may become lanes.
+        now_ns: The time at the database, for the ids.
     """
     if not submissions:
         return []
-    new = [(new_work_id(), each) for each in submissions]
+    new = [(new_work_id(now_ns), each) for each in submissions]
     # Broken by a key that another request is keeping at this moment, or that is there twice.
     with suppress(asyncpg.UniqueViolationError):
         if stored := await _insert(db, new, by=by, is_alone=True):
             return list(stored)
+    with suppress(_NoLane):
+        async with db.transaction():
+            return await _submit_one_by_one(db, new, by=by)
     async with db.transaction():
-        return await _submit_one_by_one(db, new, by=by)
+        return await _submit_one_by_one(db, new, by=by, limits=limits)
 
 
 async def _submit_one_by_one(
-    db: Connection, asked: Sequence[tuple[UUID, Submission]], *, by: Submitter
+    db: Connection,
+    asked: Sequence[tuple[UUID, Submission]],
+    *,
+    by: Submitter,
+    limits: LaneLimits | None = None,
 ) -> list[Submitted | Refused]:
-    """Ask of each whether it is known, and whether it may be submitted; then queue the rest."""
+    """
+    Ask of each whether it is known, and whether it may be submitted; then queue the rest.
+
+    Args:
+        limits: How many targets may become lanes.
+
+    Raises:
+        _NoLane: A target would have to become one, and no limits are given.
+    """
     results: list[UUID | Refused] = []
     new: list[tuple[UUID, Submission]] = []
     budget = await lock_budget(db, by.generator_id)
     keys = [key for _, each in asked if (key := each.body.idempotency_key) is not None]
     if len(keys) > 1:
         await fetch_all(db, "lock_idempotency_keys", owner=_owner_of_keys(by), keys=keys)
+    room: Room | None = None
+    if limits is not None:
+        lanes = {each.lane for _, each in asked}
+        room = await find_room(db, lanes, generator_id=by.generator_id, limits=limits)
     for work_id, each in asked:
-        limit = budget.problem()
+        limit = budget.problem() or (room and room.problem(each.lane))
         known = await _known_by_key(db, each.body, None if limit else work_id, by=by)
         results.append(known or limit or work_id)
         if known is None and limit is None:
             budget.spend()
+            if room is not None:
+                room.take(each.lane)
             new.append((work_id, each))
-    stored = {each.work_id: each for each in await _store(db, new, by=by)}
+    if new and room is not None:
+        wanted = ((each.body.work_type, each.body.targets) for _, each in new)
+        await selectors_of(db, wanted, generator_id=by.generator_id)
+    queued = await _insert(db, new, by=by) if new else []
+    if new and not queued:
+        raise _NoLane
+    stored = {each.work_id: each for each in queued}
     if new:
         await keep_budget(db, by.generator_id, budget)
     earlier = [each for each in results if isinstance(each, UUID) and each not in stored]
@@ -132,19 +178,6 @@ async def _submit_one_by_one(
         else each
         for each in results
     ]
-
-
-async def _store(
-    db: Connection, new: Sequence[tuple[UUID, Submission]], *, by: Submitter
-) -> list[Submitted]:
-    """Queue Works, and make the lanes first that are not there."""
-    if not new:
-        return []
-    stored = await _insert(db, new, by=by)
-    if not stored:
-        await selectors_of(db, ((each.body.work_type, each.body.targets) for _, each in new))
-        stored = await _insert(db, new, by=by)
-    return stored
 
 
 async def _insert(

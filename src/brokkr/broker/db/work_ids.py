@@ -2,13 +2,19 @@
 
 import secrets
 import time
+from collections.abc import Callable
 from datetime import datetime
 from uuid import UUID
 
 
-def new_work_id() -> UUID:
-    """Make a UUID of version 7 (RFC 9562): it begins with the time, to a quarter of a µs."""
-    milliseconds, rest = divmod(time.time_ns(), 1_000_000)
+def new_work_id(now_ns: Callable[[], int] = time.time_ns) -> UUID:
+    """
+    Make a UUID of version 7 (RFC 9562): it begins with the time, to a quarter of a µs.
+
+    Args:
+        now_ns: Nanoseconds since 1970; brokers ask a :class:`~.clock.DatabaseClock`.
+    """
+    milliseconds, rest = divmod(now_ns(), 1_000_000)
     value = milliseconds << 80 | 7 << 76 | (rest * 4096 // 1_000_000) << 64 | 2 << 62
     return UUID(int=value | secrets.randbits(62))
 

@@ -22,7 +22,7 @@ import asyncpg
 
 from brokkr.broker.db.claims import Holder, explain_refusal
 from brokkr.broker.db.pool import Connection
-from brokkr.broker.db.selectors import prefer_others
+from brokkr.broker.db.selectors import prefer_others, wake_selector
 from brokkr.broker.db.statements import fetch_all, fetch_one, fetch_value
 from brokkr.wire.bodies import (
     MAX_RETRIES_TOLD,
@@ -143,7 +143,7 @@ async def complete_work(
     Args:
         db: Outside a transaction: unless something may be handed on, one statement does it.
     """
-    if not any(map(_may_pass, reports)):
+    if not any(map(may_be_handed_on, reports)):
         return await _complete(db, reports, by=by, policy=policy)
     async with db.transaction():
         return await _complete(db, reports, by=by, policy=policy)
@@ -207,7 +207,7 @@ async def _lock_handoffs(
 
     All that is reported on is locked with them, so that it is locked in one order.
     """
-    if not any(map(_may_pass, reports.values())):
+    if not any(map(may_be_handed_on, reports.values())):
         return {}
     # Before the rows' locks, as everywhere: who changes an agent takes it before rows, too.
     await fetch_value(db, "lock_selectors_shared")
@@ -221,7 +221,8 @@ async def _lock_handoffs(
     return {
         (row["id"], row["claim_id"]): row
         for row in rows
-        if _may_pass(reports[row["id"], row["claim_id"]]) and row["handoffs"] < row["max_handoffs"]
+        if may_be_handed_on(reports[row["id"], row["claim_id"]])
+        and row["handoffs"] < row["max_handoffs"]
     }
 
 
@@ -233,7 +234,7 @@ def _spent_on_infrastructure(report: CompleteOne) -> int | None:
     return min(told, MAX_RETRIES_TOLD)
 
 
-def _may_pass(report: CompleteOne) -> bool:
+def may_be_handed_on(report: CompleteOne) -> bool:
     """Say whether another agent could succeed."""
     return report.retryable and report.ended_as == "failed"
 
@@ -405,9 +406,15 @@ async def requeue_work(db: Connection, work_id: UUID, *, actor: str, reason: str
         WorkNotFinished: It is in the queue.
         PayloadPruned: Its template is no longer kept.
     """
-    row = await fetch_one(db, "requeue_work", work_id=work_id, actor=actor, reason=reason)
-    if row is not None:
-        return int(row["selector_id"])
+    while True:
+        row = await fetch_one(db, "requeue_work", work_id=work_id, actor=actor, reason=reason)
+        if row is not None:
+            return int(row["selector_id"])
+        resting = await fetch_one(db, "find_resting_target", work_id=work_id)
+        if resting is None:
+            break
+        await fetch_value(db, "lock_selectors_shared")
+        await wake_selector(db, resting["digest"], resting["work_type"], targets=resting["targets"])
     state = await fetch_value(db, "find_work_state", work_id=work_id)
     if state is None:
         raise WorkNotFound(work_id)
@@ -507,6 +514,11 @@ async def lock_sweep(db: Connection) -> bool:
 async def extend_leases(db: Connection, *, longest_pause: timedelta) -> None:
     """Give leases back the time in which nobody could renew them, if there was any."""
     await fetch_value(db, "extend_leases", longest_pause_seconds=longest_pause.total_seconds())
+
+
+async def shorten_leases(db: Connection) -> None:
+    """Shorten leases that are longer than they may be, because a clock was set back."""
+    await fetch_value(db, "shorten_leases")
 
 
 async def mark_swept(db: Connection) -> None:

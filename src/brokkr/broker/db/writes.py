@@ -6,7 +6,7 @@ A server whose disk is full, or that has become a standby, still answers every r
 
 from typing import Final
 
-from brokkr.broker.db.pool import Connection, Pool, transaction
+from brokkr.broker.db.pool import Connection, Lender, transaction
 from brokkr.broker.db.statements import fetch_value
 from brokkr.work.errors import DatabaseUnavailable
 
@@ -23,7 +23,7 @@ class Writes:
         self._look_at = 0.0
         self._problem: str | None = None
 
-    async def check(self, pool: Pool, *, now: float) -> None:
+    async def check(self, pool: Lender, *, now: float) -> None:
         """
         Insist that the database takes writes, as far as was seen lately.
 

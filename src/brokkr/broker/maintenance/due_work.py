@@ -7,7 +7,7 @@ Work that was to wait may start, and Work that nobody claimed in time is over.
 import structlog
 
 from brokkr.broker.db import work_queue
-from brokkr.broker.db.pool import Pool, transaction
+from brokkr.broker.db.pool import Lender, transaction
 from brokkr.broker.dispatch import Dispatcher
 from brokkr.broker.metrics import Metrics
 
@@ -16,7 +16,7 @@ _BATCH = 500
 _log = structlog.get_logger()
 
 
-async def move_due_work(pool: Pool, *, dispatcher: Dispatcher, metrics: Metrics) -> None:
+async def move_due_work(pool: Lender, *, dispatcher: Dispatcher, metrics: Metrics) -> None:
     """Let Work into its lane whose time has come, and end what nobody claimed in time."""
     while True:
         async with transaction(pool) as db:

@@ -14,7 +14,8 @@ from typing import Final, TypeAlias
 import structlog
 
 from brokkr.broker.db import retention
-from brokkr.broker.db.pool import Connection, Pool, transaction
+from brokkr.broker.db.clock import DatabaseClock
+from brokkr.broker.db.pool import Connection, Lender, transaction
 from brokkr.broker.db.retention import OUTCOMES, Batch
 from brokkr.broker.metrics import Metrics
 from brokkr.broker.settings import RetentionSettings
@@ -31,9 +32,22 @@ _Prune: TypeAlias = Callable[[Connection], Awaitable[Batch]]
 
 
 async def prune(
-    pool: Pool, settings: RetentionSettings, *, metrics: Metrics, batch: int = _BATCH
+    pool: Lender,
+    settings: RetentionSettings,
+    *,
+    metrics: Metrics,
+    clock: DatabaseClock,
+    batch: int = _BATCH,
 ) -> None:
-    """Forget all that is old enough, unless another replica is doing it."""
+    """
+    Forget all that is old enough, unless another replica is doing it.
+
+    Nothing is, after the database's clock has jumped: what is a year ahead for a minute must
+    not delete a year.
+    """
+    if not clock.is_steady:
+        _log.warning("old data not pruned", reason="the database's clock jumped within a day")
+        return
     for kind, step in _steps(settings, batch):
         pruned = 0
         for _ in range(_BATCHES):

@@ -14,7 +14,7 @@ import structlog
 
 from brokkr.broker.db import memberships
 from brokkr.broker.db.memberships import Slice
-from brokkr.broker.db.pool import Pool, transaction
+from brokkr.broker.db.pool import Lender, transaction
 from brokkr.broker.dispatch import Dispatcher
 from brokkr.broker.metrics import Metrics
 
@@ -34,7 +34,7 @@ _log = structlog.get_logger()
 class SelectorRepair:
     """Once round all agents and selectors, and again; where it is, is not kept."""
 
-    pool: Pool
+    pool: Lender
     dispatcher: Dispatcher
     metrics: Metrics
     agents_after: UUID = _FIRST

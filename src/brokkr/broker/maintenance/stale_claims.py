@@ -11,7 +11,7 @@ from datetime import timedelta
 import structlog
 
 from brokkr.broker.db import work_queue
-from brokkr.broker.db.pool import Pool, transaction
+from brokkr.broker.db.pool import Lender, transaction
 from brokkr.broker.dispatch import Dispatcher
 from brokkr.broker.metrics import Metrics
 
@@ -23,7 +23,7 @@ _log = structlog.get_logger()
 
 
 async def release_stale_claims(
-    pool: Pool,
+    pool: Lender,
     *,
     interval: timedelta,
     max_lost_claims: int,
@@ -36,6 +36,7 @@ async def release_stale_claims(
             if not await work_queue.lock_sweep(db):
                 return
             await work_queue.extend_leases(db, longest_pause=_PAUSES * interval)
+            await work_queue.shorten_leases(db)
             lost, lanes = await work_queue.release_stale_claims(
                 db, max_lost_claims=max_lost_claims, limit=_BATCH
             )

@@ -3,12 +3,12 @@
 import structlog
 
 from brokkr.broker.db import statistics
-from brokkr.broker.db.pool import Pool, transaction
+from brokkr.broker.db.pool import Lender, transaction
 
 _log = structlog.get_logger()
 
 
-async def refresh_statistics(pool: Pool) -> None:
+async def refresh_statistics(pool: Lender) -> None:
     """Refresh the statistics if the queue is much larger than they say."""
     async with transaction(pool) as db:
         if await statistics.refresh_statistics(db):

@@ -337,3 +337,18 @@ async def test_a_key_that_has_expired_does_not_open_a_limit(served: Served) -> N
 
     with pytest.raises(LimitReached):
         await client.submit_work(a_submission(idempotency_key="once"))
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+async def test_a_limit_heals_at_once_when_the_clock_was_set(served: Served, hours: int) -> None:
+    """Whether it was ahead when the tokens were counted, or is now."""
+    _, client = await a_generator(served, max_submissions_per_minute=2)
+    await submit(client, 2)
+    with pytest.raises(LimitReached):
+        await client.submit_work(a_submission())
+    await refill(served, hours * 3600)
+
+    await submit(client, 2)
+
+    with pytest.raises(LimitReached):
+        await client.submit_work(a_submission())

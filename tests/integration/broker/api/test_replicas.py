@@ -18,6 +18,7 @@ from brokkr.wire.bodies import (
     TargetBody,
     WorkBody,
 )
+from brokkr.work.errors import Unauthenticated
 from support.broker import ServedApp, serving
 from support.factories import a_build_template
 from support.signals import eventually
@@ -108,3 +109,100 @@ async def test_what_a_deleted_agent_held_is_offered_at_the_other_broker(
 
     async with asyncio.timeout(SOON):
         assert [each.id for each in await parked.answer] == [submitted.id]
+
+
+# -- keys ----------------------------------------------------------------------------------
+
+
+async def status_at(served: Served, broker: ServedApp, key: str) -> int:
+    """Submit a Work at another broker with a key; return the status of the answer."""
+    async with served.http.post(
+        f"{broker.url}/api/v1/work",
+        headers={"Authorization": f"Bearer {key}"},
+        json={
+            "work_type": "build",
+            "template": a_build_template(),
+            "target": {"match_labels": {"any": "yes"}},
+        },
+    ) as answer:
+        return answer.status
+
+
+@pytest.mark.parametrize("how", ["rotated", "revoked", "deleted"])
+async def test_a_key_that_is_revoked_at_one_broker_opens_nothing_at_another_at_once(
+    served: Served, database_url: str, how: str
+) -> None:
+    async with serving(BrokerSettings(), database_url) as other:
+        _, created = await served.request("POST", "/api/v1/generators", json={"name": "team"})
+        key = created["key"]
+        accepted, late = 0, 0
+        is_over = asyncio.Event()
+
+        async def submit_on() -> None:
+            nonlocal accepted, late
+            while True:
+                was_over = is_over.is_set()
+                status = await status_at(served, other, key)
+                if status == 401:
+                    return
+                assert status == 201
+                accepted += 1
+                late += was_over
+
+        submitting = [asyncio.create_task(submit_on()) for _ in range(4)]
+        await asyncio.sleep(0.3)
+        if how == "rotated":
+            await served.request("POST", "/api/v1/generators/team/rotate-key")
+        elif how == "revoked":
+            await served.request("DELETE", f"/api/v1/keys/{key[len('brokkr_gen') :][:10]}")
+        else:
+            await served.request("DELETE", "/api/v1/generators/team")
+        is_over.set()
+        async with asyncio.timeout(2):
+            await asyncio.gather(*submitting)
+
+    assert accepted > 0
+    assert late <= len(submitting)  # those that were on their way
+
+
+async def test_the_key_of_a_deleted_agent_opens_nothing_at_another_broker(
+    served: Served, database_url: str
+) -> None:
+    agent, _ = await served.an_agent()
+    async with (
+        serving(BrokerSettings(), database_url) as other,
+        BrokerClient(other.url, agent.key) as client,
+    ):
+        await client.get_agent(agent.id)
+        await served.admin.delete_agent(agent.id)
+
+        async def is_refused() -> bool:
+            try:
+                await client.get_agent(agent.id)
+            except Unauthenticated:
+                return True
+            return False
+
+        async with asyncio.timeout(2):
+            await eventually(is_refused)
+
+
+async def test_a_broker_that_did_not_listen_asks_about_all_keys_when_it_does_again(
+    served: Served, database_url: str, pool: Pool
+) -> None:
+    async with serving(BrokerSettings(), database_url) as other:
+        _, created = await served.request("POST", "/api/v1/generators", json={"name": "team"})
+        assert await status_at(served, other, created["key"]) == 201
+        # Revoked by nobody who says so, as if the word had got lost with the connection.
+        await pool.execute("UPDATE api_keys SET revoked_at = now() WHERE role = 'generator'")
+        assert await status_at(served, other, created["key"]) == 201
+        await pool.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE application_name = 'brokkr-channel' AND datname = current_database()"
+        )
+
+        async def is_refused() -> bool:
+            return await status_at(served, other, created["key"]) == 401
+
+        async with asyncio.timeout(4):  # less than a key is remembered for
+            await eventually(is_refused)

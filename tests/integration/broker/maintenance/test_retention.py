@@ -7,6 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from brokkr.broker.db import retention
+from brokkr.broker.db.clock import DatabaseClock
 from brokkr.broker.db.pool import Connection, transaction
 from brokkr.broker.db.submissions import Submission, Submitted, Submitter, submit_work
 from brokkr.broker.db.work_queue import requeue_work
@@ -34,7 +35,9 @@ async def run(
     queue: Queue, metrics: Metrics | None = None, batch: int = 500, **days: float
 ) -> None:
     settings = FOR_EVER.model_copy(update={f"{what}_days": each for what, each in days.items()})
-    await prune(queue.pool, settings, metrics=metrics or Metrics(), batch=batch)
+    await prune(
+        queue.pool, settings, metrics=metrics or Metrics(), clock=DatabaseClock(), batch=batch
+    )
 
 
 async def a_finished_work(
@@ -384,3 +387,24 @@ async def test_who_looks_for_a_target_while_it_is_forgotten_makes_another(queue:
 
     work_id = await submission
     assert [each.id for each in await queue.pending(agent)] == [work_id]
+
+
+async def test_nothing_is_forgotten_for_a_day_after_the_clock_of_the_database_has_jumped(
+    queue: Queue,
+) -> None:
+    work_id = await a_finished_work(queue, await queue.an_agent(), days_ago=10)
+    clock = DatabaseClock()
+    async with transaction(queue.pool) as db:
+        await clock.read(db)
+        now = await db.fetchval("SELECT now()")
+    clock.note(now + timedelta(days=365), at=clock.monotonic_ns())
+    settings = FOR_EVER.model_copy(update={"succeeded_days": 5})
+
+    with capture_logs() as logs:
+        await prune(queue.pool, settings, metrics=Metrics(), clock=clock)
+
+    assert (await queue.look(work_id)).success
+    assert [each["event"] for each in logs] == ["old data not pruned"]
+    await prune(queue.pool, settings, metrics=Metrics(), clock=DatabaseClock())
+    with pytest.raises(WorkNotFound):
+        await queue.look(work_id)

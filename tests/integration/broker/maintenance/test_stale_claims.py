@@ -1,6 +1,7 @@
 import asyncio
 from datetime import timedelta
 
+import pytest
 from structlog.testing import capture_logs
 
 from brokkr.broker.db.pool import transaction
@@ -109,3 +110,52 @@ async def test_each_lost_claim_is_logged_with_what_became_of_its_work(queue: Que
     lost = {line["work_id"]: line["outcome"] for line in logs if line["event"] == "claim lost"}
     assert lost == {str(again.work_id): "pending again", str(cancelled.work_id): "cancelled"}
     assert b'finished_work_total{outcome="cancelled"} 1.0' in metrics.render()
+
+
+@pytest.mark.parametrize("is_alive", [True, False])
+async def test_a_lease_that_was_given_while_the_clock_was_ahead_is_short_again(
+    queue: Queue, is_alive: bool
+) -> None:
+    agent = await queue.an_agent()
+    claim = await queue.claim(await queue.submit(claim_timeout_seconds=5), by=agent)
+    await queue.later(-timedelta(days=1))  # the clock is set back by a day
+
+    if is_alive:
+        [renewed] = await queue.renew(claim, by=agent)
+        assert renewed.lease_seconds <= 5
+    else:
+        await run(queue)
+    row = await queue.pool.fetchrow(
+        "SELECT extract(epoch FROM lease_expires_at - now()) AS lease,"
+        " extract(epoch FROM lease_check_at - now()) AS look FROM work_queue"
+    )
+    assert row is not None
+    assert max(row["lease"], row["look"]) <= 5
+
+
+async def test_leases_are_whole_again_after_the_clock_was_ahead_and_set_back(queue: Queue) -> None:
+    agent = await queue.an_agent()
+    claims = [
+        await queue.claim(await queue.submit(claim_timeout_seconds=seconds), by=agent)
+        for seconds in (5, 3600)
+    ]
+    await run(queue)
+    await queue.later(timedelta(days=1))
+    await run(queue)  # as after an outage of a day: leases get their time back
+    await queue.later(-timedelta(days=1))
+
+    renewed = await queue.renew(*claims, by=agent)
+
+    assert sorted(round(each.lease_seconds, -1) for each in renewed) == [0, 3600]
+    assert await queue.sweep() == []
+
+
+async def test_shortening_leaves_leases_alone_that_are_as_they_should_be(queue: Queue) -> None:
+    agent = await queue.an_agent()
+    await queue.claim(await queue.submit(claim_timeout_seconds=1), by=agent)
+    before = await queue.pool.fetchrow("SELECT lease_expires_at, lease_check_at FROM work_queue")
+
+    await run(queue)
+
+    after = await queue.pool.fetchrow("SELECT lease_expires_at, lease_check_at FROM work_queue")
+    assert after == before

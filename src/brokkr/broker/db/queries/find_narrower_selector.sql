@@ -6,4 +6,5 @@ SELECT narrow.id
    AND mine.work_type = narrow.work_type
  WHERE mine.id = (SELECT selector_id FROM work_queue WHERE id = :work_id)
    AND narrow.excluded = :excluded::uuid[]
+   AND narrow.agents IS NULL
    FOR KEY SHARE OF narrow

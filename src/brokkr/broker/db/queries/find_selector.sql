@@ -1,7 +1,7 @@
--- The selector of a target that was seen before.
+-- The lane of a target that was used lately.
 --
--- Locked, because a selector that nothing refers to may be deleted: who finds it here keeps
--- it until the Work that refers to it is committed.
+-- Locked, because a lane in which nothing is queued comes to rest: who finds it here keeps it
+-- until the Work that refers to it is committed.
 SELECT id FROM selectors
- WHERE digest = :digest AND work_type = :work_type AND excluded = '{}'
+ WHERE digest = :digest AND work_type = :work_type AND excluded = '{}' AND agents IS NULL
    FOR KEY SHARE

@@ -12,7 +12,7 @@ SELECT work.*, agent.name AS agent, generator.name AS generator,
        CASE WHEN work.lease_expires_at IS NOT NULL
             THEN greatest(0, extract(epoch FROM work.lease_expires_at - now()))::float
        END AS lease_seconds,
-       coalesce(eligible.agents, 0) AS eligible_agents
+       coalesce(cardinality(selector.agents), eligible.agents, 0) AS eligible_agents
   FROM asked AS work
   JOIN selectors AS selector ON selector.id = work.selector_id
   LEFT JOIN eligible ON eligible.selector_id = work.selector_id

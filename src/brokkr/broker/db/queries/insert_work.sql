@@ -1,13 +1,13 @@
 -- Queue Works, in the order in which they are given, each with its first event.
 --
--- All of them or none: none if a target was never seen before, so that there is no lane yet.
+-- All of them or none: none if a target was not used lately, so that there is no lane now.
 -- With `is_alone` this statement is the whole submission: then it keeps the idempotency keys
 -- as well, and queues nothing if one of them is known, or if the generator has limits.  A key
 -- that somebody else is keeping at this moment violates its uniqueness when that commits; for
 -- the locks see lock_idempotency_keys.sql.
 --
--- The lanes are locked, because a selector that nothing refers to may be deleted: who finds
--- it here keeps it until the Work that refers to it is committed.
+-- The lanes are locked, because one in which nothing is queued comes to rest: who finds it
+-- here keeps it until the Work that refers to it is committed.
 --
 -- A start deadline counts from when a Work may start, so a delayed one is not over before.
 WITH given AS (
@@ -28,6 +28,7 @@ WITH given AS (
      WHERE (digest, work_type) IN (
                SELECT decode(target_sha256, 'hex'), work_type FROM given)
        AND excluded = '{}'
+       AND agents IS NULL
        FOR KEY SHARE
 ), locked AS (
     SELECT pg_advisory_xact_lock(4, hash)

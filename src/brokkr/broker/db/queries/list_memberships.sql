@@ -5,3 +5,4 @@ SELECT member.agent_id, member.selector_id
  WHERE member.agent_id = ANY (:agent_ids::uuid[])
    AND member.selector_id = ANY (:selector_ids?::bigint[])
    AND selector.excluded = '{}'
+   AND selector.agents IS NULL

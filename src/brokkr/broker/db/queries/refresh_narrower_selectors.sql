@@ -10,7 +10,8 @@ WITH candidate AS (
     SELECT narrow.id AS selector_id, whole_member.agent_id,
            whole_member.agent_id <> ALL (narrow.excluded)
                AND agent.drained_at IS NULL
-               AND agent.last_seen_at > now() - interval '2 minutes'
+               AND agent.last_seen_at BETWEEN now() - interval '2 minutes'
+                                          AND now() + interval '2 minutes'
                AND NOT coalesce(agent.capabilities -> 'unavailable', '{}') ? narrow.work_type
                AS is_preferred
       FROM selectors AS narrow
@@ -21,6 +22,7 @@ WITH candidate AS (
       JOIN agent_selectors AS whole_member ON whole_member.selector_id = whole.id
       JOIN agents AS agent ON agent.id = whole_member.agent_id
      WHERE narrow.excluded <> '{}'
+       AND narrow.agents IS NULL
        AND (:selector_id::bigint IS NULL OR narrow.id = :selector_id::bigint)
 ), preferred AS (
     SELECT selector_id FROM candidate GROUP BY selector_id HAVING bool_or(is_preferred)
@@ -34,6 +36,7 @@ WITH candidate AS (
      USING selectors AS narrow
      WHERE narrow.id = stored.selector_id
        AND narrow.excluded <> '{}'
+       AND narrow.agents IS NULL
        AND (:selector_id::bigint IS NULL OR narrow.id = :selector_id::bigint)
        AND NOT EXISTS (SELECT FROM member
                         WHERE member.selector_id = stored.selector_id

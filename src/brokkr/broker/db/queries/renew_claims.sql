@@ -8,7 +8,8 @@
 -- is decided, in the order of ids.  From the history only what never changes is used: whose
 -- claim it is, of which Work; and how it ended, where an agent said so itself: its heartbeats
 -- come one after the other.  So a sweep, a claim or a completion at the same moment is either
--- seen whole or comes after.  `lease_check_at` stays, or the update could not be HOT.
+-- seen whole or comes after.  `lease_check_at` stays, or the update could not be HOT.  A lease
+-- that is longer than it may be was given while the clock was ahead; it is shortened.
 --
 -- What a deleted agent has lost stays lost; its row is locked, for a revival only, so that
 -- its deletion is either seen here, or waits and then finds what was revived.
@@ -20,7 +21,8 @@ WITH me AS (
      WHERE status = 'CLAIMED'
        AND claimed_by = :agent_id
        AND claim_id = ANY (:claim_ids::uuid[])
-       AND lease_expires_at >= now() + 0.9 * make_interval(secs => claim_timeout_seconds)
+       AND lease_expires_at BETWEEN now() + 0.9 * make_interval(secs => claim_timeout_seconds)
+                                AND now() + make_interval(secs => claim_timeout_seconds)
 ), due AS (
     SELECT work.id, work.status, claim.claim_id, claim.agent_id, claim.claimed_at,
            work.status = 'PENDING' AND claim.ended_as IS DISTINCT FROM 'released' AS was_counted
@@ -40,7 +42,7 @@ WITH me AS (
            claimed_by = due.agent_id,
            claimed_at = due.claimed_at,
            lease_expires_at = now() + make_interval(secs => work.claim_timeout_seconds),
-           lease_check_at = coalesce(
+           lease_check_at = least(
                work.lease_check_at,
                now() + make_interval(secs => work.claim_timeout_seconds)
            ),

@@ -1,4 +1,4 @@
 -- Keep what is left of a generator's bucket; its row is locked.
 UPDATE generators
-   SET tokens = :tokens, tokens_at = greatest(now(), tokens_at)
+   SET tokens = :tokens, tokens_at = :tokens_at
  WHERE id = :id

@@ -1,0 +1,2 @@
+-- What time it is, for everyone.
+SELECT clock_timestamp()
