@@ -80,8 +80,12 @@ SELECT pg_temp.id(1, number), pg_temp.type(number), ended_at, ended_at, ended_at
        pg_temp.labels(number), 3
   FROM (SELECT number, now() - interval '200 days' * ({depth} - number) / {depth} AS ended_at
           FROM generate_series(1, {depth}) AS number) AS each;
-INSERT INTO work_labels (label, work_id)
-SELECT label.key || '=' || label.value, work.id
+INSERT INTO generator_labels (generator_id, label, work_id)
+SELECT work.generator_id, label.key || '=' || label.value, work.id
+  FROM works AS work CROSS JOIN LATERAL jsonb_each_text(work.labels) AS label
+ WHERE work.generator_id IS NOT NULL;
+INSERT INTO work_labels (is_copied, label, work_id)
+SELECT true, label.key || '=' || label.value, work.id
   FROM works AS work CROSS JOIN LATERAL jsonb_each_text(work.labels) AS label;
 INSERT INTO work_claims (claim_id, work_id, agent_id, round, request_id, claimed_at)
 SELECT claim_id, id, claimed_by, 1, id, claimed_at FROM work_queue WHERE status = 'CLAIMED';

@@ -36,6 +36,7 @@ from brokkr.broker.dispatch import Dispatcher
 from brokkr.broker.followers import Followers
 from brokkr.broker.maintenance.clock import read_clock
 from brokkr.broker.maintenance.due_work import move_due_work
+from brokkr.broker.maintenance.labels import LabelCopy
 from brokkr.broker.maintenance.lanes import rest_lanes
 from brokkr.broker.maintenance.retention import prune
 from brokkr.broker.maintenance.selectors import SelectorRepair
@@ -58,6 +59,7 @@ _CLOCK_INTERVAL = timedelta(seconds=5)
 _STATISTICS_INTERVAL = timedelta(seconds=2)
 _KEY_USE_INTERVAL = timedelta(minutes=1)
 _REPAIR_INTERVAL = timedelta(seconds=30)
+_LABEL_COPY_INTERVAL = timedelta(seconds=5)
 _REST_INTERVAL = timedelta(seconds=30)
 _RETENTION_INTERVAL = timedelta(minutes=10)
 _RETRY_SECONDS = 1
@@ -259,6 +261,7 @@ def _jobs(broker: Broker) -> list[tuple[timedelta, Callable[[], Awaitable[None]]
         (_KEY_USE_INTERVAL, partial(broker.callers.note_use, other), "note key use"),
         (_REPAIR_INTERVAL, repair, "repair selectors"),
         (_REST_INTERVAL, rest, "rest lanes"),
+        (_LABEL_COPY_INTERVAL, LabelCopy(pool=other), "copy labels"),
         (_RETENTION_INTERVAL, forget, "prune old data"),
         (_STATISTICS_INTERVAL, partial(refresh_statistics, other), "refresh statistics"),
     ]

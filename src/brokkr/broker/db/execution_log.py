@@ -73,11 +73,29 @@ async def list_work(
     """
     await fetch_value(db, "limit_search", timeout=_LONGEST_SEARCH)
     since_id = wanted.since and first_work_id_at(wanted.since)
-    label = await _rarest(db, wanted.labels)
+    # Until all labels have been copied, those of everybody lead, whoever asks.
+    owner = wanted.generator_id
+    if owner and wanted.labels and not await fetch_value(db, "find_label_copy"):
+        owner = None
+    label = await _rarest(db, wanted.labels, generator_id=owner)
     states = set(WorkState if wanted.states is None else wanted.states)
     outcomes = [each.lower() for each in states if each.is_finished]
     try:
-        if label is not None and wanted.states is None:
+        if label is not None and wanted.states is None and owner is not None:
+            rows = await fetch_all(
+                db,
+                "list_own_labelled_work",
+                label=label,
+                labels=wanted.labels,
+                type=wanted.type,
+                agent_id=wanted.agent_id,
+                generator_id=owner,
+                since=wanted.since,
+                since_id=since_id,
+                before_id=before,
+                limit=limit,
+            )
+        elif label is not None and wanted.states is None:
             rows = await fetch_all(
                 db,
                 "list_labelled_work",
@@ -100,7 +118,8 @@ async def list_work(
                 finished=bool(outcomes),
                 outcome=outcomes[0] if len(outcomes) == 1 else None,
                 outcomes=outcomes if len(outcomes) > 1 else None,
-                label=label,
+                label=label if owner is None else None,
+                own_label=None if owner is None else label,
                 labels=wanted.labels or None,
                 type=wanted.type,
                 agent_id=wanted.agent_id,
@@ -117,9 +136,20 @@ async def list_work(
     return [WorkBody.model_validate(dict(row)) for row in rows]
 
 
-async def _rarest(db: Connection, labels: Mapping[str, str]) -> str | None:
+async def copy_labels(db: Connection, *, limit: int) -> bool:
+    """Copy the next few labels of generators' Works; say whether there are no more."""
+    return bool(await fetch_value(db, "copy_labels", limit=limit))
+
+
+async def _rarest(
+    db: Connection, labels: Mapping[str, str], *, generator_id: UUID | None
+) -> str | None:
     pairs = [f"{key}={value}" for key, value in labels.items()]
     if len(pairs) < 2:
         return pairs[0] if pairs else None
-    rarest: str = await fetch_value(db, "find_rarest_label", labels=pairs)
+    rarest: str = (
+        await fetch_value(db, "find_rarest_label", labels=pairs)
+        if generator_id is None
+        else await fetch_value(db, "find_rarest_own_label", labels=pairs, generator_id=generator_id)
+    )
     return rarest

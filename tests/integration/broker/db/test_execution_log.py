@@ -11,9 +11,10 @@ import pytest
 from brokkr.broker.db import execution_log
 from brokkr.broker.db.execution_log import WorkFilter, list_work
 from brokkr.broker.db.pool import transaction
+from brokkr.broker.db.submissions import Submitted, Submitter
 from brokkr.wire.bodies import WorkBody, WorkState
 from brokkr.work.errors import InvalidInput
-from support.queue import Queue
+from support.queue import Queue, a_submission
 
 FINISHED = (WorkState.SUCCEEDED, WorkState.FAILED, WorkState.CANCELLED)
 
@@ -76,11 +77,13 @@ async def some_of_everything(queue: Queue, random: Random) -> list[WorkBody]:
         )
     for _ in range(60):
         labels = {f"k{number}": random.choice("ab") for number in range(random.randrange(3))}
-        work_id = await queue.submit(labels=labels)
+        by = Submitter(actor="test", generator_id=random.choice([*generators, None]))
+        [submitted] = await queue.submit_all(a_submission(labels=labels), by=by)
+        assert isinstance(submitted, Submitted)
+        work_id = submitted.work_id
         await queue.pool.execute(
-            "UPDATE work_queue SET generator_id = $2, work_type = $3 WHERE id = $1",
+            "UPDATE work_queue SET work_type = $2 WHERE id = $1",
             work_id,
-            random.choice([*generators, None]),
             random.choice(["build", "build", "rare"]),
         )
         if random.random() < 0.6:

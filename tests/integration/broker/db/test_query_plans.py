@@ -34,11 +34,12 @@ BIG_TABLES: Final = (
     "idempotency_keys",
     "work_claims",
     "work_events",
+    "generator_labels",
     "work_execution_log",
     "work_labels",
     "work_queue",
 )
-VIEWS_OF_THEM: Final = ("unused_selectors", "work_targets", "works")
+VIEWS_OF_THEM: Final = ("idle_lanes", "unused_selectors", "work_targets", "works")
 
 Parameters: TypeAlias = dict[str, Any]
 Case: TypeAlias = Callable[[Deep], Parameters]
@@ -73,7 +74,7 @@ def a_report(deep: Deep) -> Parameters:
 def a_list(**wanted: Any) -> Case:
     everything = {
         **dict.fromkeys(("pending", "claimed", "finished"), True),
-        **dict.fromkeys(("outcome", "outcomes", "label", "labels", "type")),
+        **dict.fromkeys(("outcome", "outcomes", "label", "own_label", "labels", "type")),
         **dict.fromkeys(("agent_id", "generator_id")),
         **dict.fromkeys(("since", "since_id", "before_id")),
         "limit": 50,
@@ -90,6 +91,13 @@ def a_labelled_list(team: str) -> Case:
     return lambda _: labelled(team) | dict.fromkeys(rest) | {"limit": 50}
 
 
+def a_list_of_ones_own(team: str, generator: UUID) -> Case:
+    rest = ("type", "agent_id", "since", "since_id", "before_id")
+    return lambda _: labelled(team) | dict.fromkeys(rest) | {"limit": 50, "generator_id": generator}
+
+
+MUCH: Final = UUID("00000000-0000-0000-0000-000000000002")
+"""A generator that has much."""
 FINISHED_ONLY = {"pending": False, "claimed": False}
 LATELY = datetime(2020, 9, 14, tzinfo=UTC)  # by the ids that the database was filled with
 
@@ -244,9 +252,14 @@ BOUNDED: Final[dict[str, dict[str, Case]]] = {
         "of a rare type": a_list(type="rare"),
         "of an agent": lambda deep: a_list(pending=False, agent_id=deep.agent)(deep),
         "of a generator that has little": lambda deep: a_list(generator_id=deep.generator)(deep),
-        "of a generator that has much": a_list(
-            generator_id=UUID("00000000-0000-0000-0000-000000000002")
-        ),
+        "of a generator that has much": a_list(generator_id=MUCH),
+        "of a generator's own label": lambda deep: a_list(
+            **FINISHED_ONLY,
+            outcome="failed",
+            generator_id=deep.generator,
+            own_label="team=many",
+            labels={"team": "many"},
+        )(deep),
         "claimed with a label": a_list(pending=False, finished=False, **labelled("many")),
         "pending with a label": a_list(claimed=False, finished=False, **labelled("many")),
         "pending with a rare label": a_list(claimed=False, finished=False, **labelled("few")),
@@ -260,6 +273,20 @@ BOUNDED: Final[dict[str, dict[str, Case]]] = {
         "that many have": a_labelled_list("many"),
         "that few have": a_labelled_list("few"),
         "that none has": a_labelled_list("none"),
+    },
+    "list_own_labelled_work": {
+        "that many of its own have": a_list_of_ones_own("many", MUCH),
+        "that only others have": lambda deep: a_list_of_ones_own("many", deep.generator)(deep),
+        "that only its own have": lambda deep: a_list_of_ones_own("few", deep.generator)(deep),
+    },
+    "find_rarest_own_label": {
+        "": lambda _: {"labels": ["team=many", "any=yes"], "generator_id": MUCH}
+    },
+    "copy_labels": {"": lambda _: {"limit": 100}},
+    "find_resting_target": {"": lambda deep: {"work_id": deep.finished[0]}},
+    "list_lost_lanes": {"": lambda _: {"limit": 100}},
+    "wake_narrower_selector": {
+        "": lambda deep: {"work_id": deep.claimed[0], "excluded": [deep.agent]}
     },
     "find_rarest_label": {"": lambda _: {"labels": ["team=many", "team=few"]}},
     "find_longest_wait": {"": lambda _: {}},
@@ -282,6 +309,9 @@ COUNTING: Final[dict[str, dict[str, Case]]] = {
     "list_generators": {"": lambda _: {"after": None, "limit": 10}},
     # These look at all that is claimed or delayed: it has no index by selector.
     "list_old_selectors": {"": lambda _: {"after": 0, "age": DAY, "limit": 1000}},
+    "note_idle_lanes": {"": lambda _: {"after": 0, "age": DAY, "limit": 1000}},
+    "rest_lanes": {"": lambda _: {"ids": [1, 2, 999, 1000]}},
+    "shorten_leases": {"": lambda _: {}},
     "prune_selectors": {"": lambda _: {"ids": [1, 2, 999, 1000]}},
 }
 """What reads as much as it counts or changes: ranges of indexes, and no whole table."""
@@ -289,7 +319,7 @@ COUNTING: Final[dict[str, dict[str, Case]]] = {
 OF_THE_CATALOG: Final = {"find_outgrown_statistics", "refresh_statistics"}
 """What names big tables, and reads only what PostgreSQL knows about them."""
 
-NEVER_GENERIC: Final = {"list_work", "list_labelled_work"}
+NEVER_GENERIC: Final = {"list_work", "list_labelled_work", "list_own_labelled_work"}
 """What is planned for its values each time: see ``limit_search.sql``."""
 
 

@@ -71,10 +71,16 @@ WITH given AS (
     RETURNING id, created_at, selector_id, is_due, work_type, priority, not_before,
               start_deadline
 ), labelled AS (
-    INSERT INTO work_labels (label, work_id)
-    SELECT label.key || '=' || label.value, placed.id
+    INSERT INTO work_labels (label, work_id, is_copied)
+    SELECT label.key || '=' || label.value, placed.id, true
       FROM placed
      CROSS JOIN LATERAL jsonb_each_text(placed.labels) AS label
+), labelled_for_its_generator AS (
+    INSERT INTO generator_labels (generator_id, label, work_id)
+    SELECT :generator_id::uuid, label.key || '=' || label.value, placed.id
+      FROM placed
+     CROSS JOIN LATERAL jsonb_each_text(placed.labels) AS label
+     WHERE :generator_id::uuid IS NOT NULL
 ), told AS (
     INSERT INTO work_events (work_id, number, kind, actor, detail)
     SELECT id, 1, 'submitted', :actor, jsonb_strip_nulls(jsonb_build_object(

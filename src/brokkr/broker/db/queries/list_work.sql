@@ -3,7 +3,8 @@
 -- Ids begin with the time at which they were made, so their order is the order of arrival.
 -- Each of the three parts has indexes of its own in this order, and is read no deeper than
 -- the page, or is not read at all.  What is claimed is never much.  Labels have an index too
--- (list_labelled_work.sql), which leads where the rarest of them is rarer than the rest.
+-- (list_labelled_work.sql), which leads where the rarest of them is rarer than the rest; for a
+-- generator, that of its own labels.
 WITH found AS (
     (SELECT id
        FROM work_queue
@@ -12,6 +13,7 @@ WITH found AS (
         AND work_type = :type?
         AND generator_id = :generator_id?
         AND id IN (SELECT work_id FROM work_labels WHERE label = :label?)
+        AND (generator_id, id) IN (SELECT generator_id, work_id FROM generator_labels WHERE label = :own_label?)
         AND labels @> :labels?
         AND id >= :since_id?
         AND created_at >= :since?
@@ -42,6 +44,7 @@ WITH found AS (
         AND work_type = :type?
         AND generator_id = :generator_id?
         AND id IN (SELECT work_id FROM work_labels WHERE label = :label?)
+        AND (generator_id, id) IN (SELECT generator_id, work_id FROM generator_labels WHERE label = :own_label?)
         AND labels @> :labels?
         AND id >= :since_id?
         AND created_at >= :since?

@@ -22,6 +22,12 @@ WITH old AS (
      USING old CROSS JOIN LATERAL jsonb_each_text(old.labels) AS label
      WHERE labelled.label = label.key || '=' || label.value
        AND labelled.work_id = old.id
+), without_own_labels AS (
+    DELETE FROM generator_labels AS labelled
+     USING old CROSS JOIN LATERAL jsonb_each_text(old.labels) AS label
+     WHERE labelled.generator_id = old.generator_id
+       AND labelled.label = label.key || '=' || label.value
+       AND labelled.work_id = old.id
 ), without_keys AS (
     DELETE FROM idempotency_keys
      WHERE owner = ANY (ARRAY(
