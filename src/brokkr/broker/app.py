@@ -55,11 +55,11 @@ _BACKLOG = 4096
 _GRACE_SECONDS = 4
 _UNREAD_SECONDS = 60
 _DUE_INTERVAL = timedelta(seconds=0.5)
-_CLOCK_INTERVAL = timedelta(seconds=5)
+_CLOCK_INTERVAL = timedelta(seconds=2)
 _STATISTICS_INTERVAL = timedelta(seconds=2)
 _KEY_USE_INTERVAL = timedelta(minutes=1)
 _REPAIR_INTERVAL = timedelta(seconds=30)
-_LABEL_COPY_INTERVAL = timedelta(seconds=5)
+_LABEL_COPY_INTERVAL = timedelta(seconds=2)
 _REST_INTERVAL = timedelta(seconds=30)
 _RETENTION_INTERVAL = timedelta(minutes=10)
 _RETRY_SECONDS = 1

@@ -238,6 +238,7 @@ BY_WHO_HOLDS_THE_LOCK: Final = {
 NOBODY_S: Final = {
     "enter_lanes",
     "extend_leases",
+    "shorten_leases",
     "insert_work",
     "lock_expired_work",
     "lock_stale_claims",
