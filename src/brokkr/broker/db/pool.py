@@ -27,6 +27,9 @@ class Lender(Protocol):
     def acquire(self, *, timeout: float | None = None) -> AbstractAsyncContextManager[Connection]:
         """Lend a connection for the length of a block, after at most so many seconds."""
 
+    async def expire_connections(self) -> None:
+        """Let every connection be opened anew when it is lent the next time."""
+
 
 _STATEMENT_TIMEOUT_SECONDS = 15
 _LOCK_TIMEOUT_SECONDS = 2

@@ -173,3 +173,7 @@ class Share:
         finally:
             for line in reversed(taken):
                 line.give()
+
+    async def expire_connections(self) -> None:
+        """Let every connection be opened anew when it is lent the next time."""
+        await self._pool.expire_connections()
