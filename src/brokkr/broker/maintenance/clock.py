@@ -14,4 +14,4 @@ async def read_clock(pool: Lender, clock: DatabaseClock) -> None:
     async with autocommit(pool) as db:
         await clock.read(db)
     if was_steady and not clock.is_steady:
-        _log.warning("the database's clock has jumped; nothing old is deleted for a day")
+        _log.warning("database clock jumped", effect="nothing old is deleted for a day")

@@ -46,7 +46,7 @@ async def prune(
     not delete a year.
     """
     if not clock.is_steady:
-        _log.warning("old data not pruned", reason="the database's clock jumped within a day")
+        _log.warning("old data not pruned", reason="database clock jumped within a day")
         return
     for kind, step in _steps(settings, batch):
         pruned = 0
