@@ -101,6 +101,7 @@ ANOTHER_SIDE = {
     "unit/agent/controller/test_edited_objects.py": "agent/controller/observe.py",
     "integration/agent/controller/test_endless_attempts.py": "agent/controller/decide.py",
     "integration/agent/test_broker_answers.py": "agent/claims.py",
+    "integration/agent/controller/test_lost_pods.py": "agent/controller/pods.py",
     "integration/agent/test_hostile_broker.py": "agent/app.py",
     "integration/agent/test_protocol_traps.py": "agent/app.py",
     "integration/broker/test_protocol_traps.py": "broker/db/work_queue.py",

@@ -36,6 +36,10 @@
 - apiGroups: [tekton.dev]
   resources: [taskruns, pipelineruns]
   verbs: [get, list, watch]
+# Whether a build failed or its Pod was taken away: evicted, preempted, deleted, or lost with its node. Without it a lost node looks like a failed step.
+- apiGroups: ['']
+  resources: [pods]
+  verbs: [get, list, watch]
 # The end of the log of the step that failed, for the result of the Work.
 - apiGroups: ['']
   resources: [pods/log]

@@ -15,7 +15,8 @@ from uuid import UUID
 
 import structlog
 
-from brokkr.agent.handlers.protocol import Handler
+from brokkr.agent.controller.pods import PodCache
+from brokkr.agent.handlers.protocol import Handler, WatchesPods
 from brokkr.agent.kinds import (
     BUILD_RUNS,
     BUILDS,
@@ -109,17 +110,33 @@ class Caches:
             informer(each.resource, each.label, on_object(each.label, work_of_attempt))
             for each in dict.fromkeys(kind for one in handlers for kind in one.related)
         ]
+        self._pods = [
+            PodCache(
+                kube,
+                namespace,
+                label,
+                is_wanted=self.unfinished.__contains__,
+                on_change=on_change,
+                on_restart=on_restart,
+            )
+            for label in dict.fromkeys(
+                one.pods_label for one in handlers if isinstance(one, WatchesPods)
+            )
+        ]
 
     async def run(self) -> None:
         """Watch for ever."""
         async with asyncio.TaskGroup() as tasks:
             for each in (self._works, *self._made.values(), *self._related):
                 tasks.create_task(each.run())
+            for pods in self._pods:
+                tasks.create_task(pods.run(self._works.synced))
 
     async def until_synced(self) -> None:
         """Wait until all that the cluster serves has been listed once."""
         await self._works.synced.wait()
-        for each in (*self._made.values(), *self._related):
+        optional = (each.informer for each in self._pods)
+        for each in (*self._made.values(), *self._related, *optional):
             await each.settled.wait()
 
     def check_synced(self, kinds: Iterable[Resource]) -> None:
@@ -138,6 +155,15 @@ class Caches:
         """Return the kinds of which it is not known what there is."""
         informers = (self._works, *self._made.values())
         return [each.resource for each in informers if not each.synced.is_set()]
+
+    @property
+    def missing_optional(self) -> list[Resource]:
+        """Return the kinds that the agent works without, and would rather watch."""
+        return [each.informer.resource for each in self._pods if each.is_missing]
+
+    def pods_of(self, attempt: str) -> list[Manifest]:
+        """Return the facts of the Pods of an attempt, by its name, gone ones included."""
+        return [pod for each in self._pods for pod in each.of_attempt(attempt)]
 
     def objects_of(self, work_name: str) -> list[Manifest]:
         """Return all that there is of this Work's attempts, what others made included."""
@@ -167,11 +193,13 @@ class Caches:
             work = before if "spec" not in resource else self._read(resource)
             if work is not None and _is_unreported(work):
                 self.departed_works[name] = work
+            self._forget_pods(name)
         elif (work := self._read(resource)) is not None:
             self.works[name] = work
             self.phases[work.status.phase.value] += 1
             if work.status.phase.is_terminal:
                 self._forget_attempts(name)
+                self._forget_pods(name)
             else:
                 self.unfinished.add(name)
             if work.acknowledged_at is None:
@@ -200,6 +228,10 @@ class Caches:
         if not self._of_work[work_name]:
             del self._of_work[work_name]
         self._on_change(work_name)
+
+    def _forget_pods(self, work_name: str) -> None:
+        for each in self._pods:
+            each.forget(work_name)
 
     def _forget_attempts(self, work_name: str) -> None:
         for uid, manifest in self._of_work.get(work_name, {}).items():

@@ -148,6 +148,7 @@ async def _attempt_objects(
         is_theirs = label is not None and marks.get(label) == name
         if is_theirs or is_of_attempt(manifest, work, work.attempt):
             found.append(manifest)
+    found += caches.pods_of(name)
     is_there = any(each["kind"] == handler.executor for each in found)
     if not is_there and (work.cancel_requested or _recorded_uid(work) is not None):
         resource = next(each for each in handler.kinds if each.kind == handler.executor)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from brokkr.agent.handlers.verdict import Evidence, Unclear, Verdict
 from brokkr.agent.kinds import Resource
@@ -55,6 +55,22 @@ class Prerequisite:
     release_label: str = ""
     oldest_release: str = ""
     cure: str
+
+
+@runtime_checkable
+class WatchesPods(Protocol):
+    """
+    A handler that wants to know what becomes of the Pods of its attempts.
+
+    What :func:`~brokkr.agent.handlers.pod_facts.facts_of_pod` makes of them is among what
+    ``assess`` gets as seen, also of those that are gone.  Without the permission to watch
+    Pods there are none.
+
+    Attributes:
+        pods_label: The label of the Pods whose value is the name of the attempt.
+    """
+
+    pods_label: str
 
 
 class Handler(Protocol):

@@ -115,6 +115,13 @@ def render_role(namespace: str) -> tuple[Rule, ...]:
         ),
         Rule(
             group="",
+            resources=("pods",),
+            verbs=("get", "list", "watch"),
+            why="Whether a build failed or its Pod was taken away: evicted, preempted, deleted, "
+            "or lost with its node. Without it a lost node looks like a failed step.",
+        ),
+        Rule(
+            group="",
             resources=("pods/log",),
             verbs=("get",),
             why="The end of the log of the step that failed, for the result of the Work.",

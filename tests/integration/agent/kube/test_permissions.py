@@ -14,6 +14,7 @@ from brokkr.agent.kinds import (
     CRDS,
     EVENTS,
     NAMESPACES,
+    PODS,
     ROLE_BINDINGS,
     ROLES,
     SECRETS,
@@ -26,7 +27,6 @@ from brokkr.agent.kube.errors import KubeForbidden
 
 pytestmark = pytest.mark.kube
 
-PODS = Resource("", "v1", "Pod", "pods")
 RULES_REVIEWS = Resource(
     "authorization.k8s.io",
     "v1",
@@ -73,6 +73,7 @@ get buildstrategies.shipwright.io
 get configmaps
 get namespaces THE-NAMESPACE
 get pipelineruns.tekton.dev
+get pods
 get pods/log
 get serviceaccounts
 get taskruns.tekton.dev
@@ -82,6 +83,7 @@ list builds.shipwright.io
 list buildstrategies.shipwright.io
 list configmaps
 list pipelineruns.tekton.dev
+list pods
 list taskruns.tekton.dev
 list works.brokkr.io
 patch buildruns.shipwright.io
@@ -91,6 +93,7 @@ watch buildruns.shipwright.io
 watch builds.shipwright.io
 watch configmaps
 watch pipelineruns.tekton.dev
+watch pods
 watch taskruns.tekton.dev
 watch works.brokkr.io
 """
@@ -188,7 +191,7 @@ async def test_the_agent_sees_that_its_namespace_is_there_and_no_other(
         await agent_kube.get(NAMESPACES, None, "default")
 
 
-@pytest.mark.parametrize("resource", [SECRETS, PODS, ROLES, ROLE_BINDINGS, EVENTS], ids=str)
+@pytest.mark.parametrize("resource", [SECRETS, ROLES, ROLE_BINDINGS, EVENTS], ids=str)
 async def test_what_the_agent_has_no_use_for_it_may_not_read(
     agent_kube: KubeClient, namespace: str, resource: Resource
 ) -> None:

@@ -71,7 +71,7 @@ TIMES = st.sampled_from(
         *("2026-02-28T24:00:00Z", "2026-06-30T23:59:60Z", "2026-03-01t12:00:00z"),
     ]
 )
-RECORDED = {case: recorded(case, with_pod=False) for case in CASES}
+RECORDED = {case: recorded(case) for case in CASES}
 
 
 def by_schema(schema: Mapping[str, Any]) -> st.SearchStrategy[Any]:
@@ -212,6 +212,7 @@ def watched(kube: KubeClient) -> tuple[Caches, Mapping[str, Informer]]:
         "Work": caches._works,
         **{each.resource.kind: each for each in caches._made.values()},
         **{each.resource.kind: each for each in caches._related},
+        **{each.informer.resource.kind: each.informer for each in caches._pods},
     }
 
 

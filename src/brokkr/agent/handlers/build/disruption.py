@@ -27,6 +27,7 @@ eviction; recordings of Pods that were deleted, preempted, and lost with their n
 # and is gone now, somebody has deleted it.  If it was never seen, its containers alone
 # speak: that is believed once for each Work, and after that it counts as a failed step.
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
@@ -40,11 +41,11 @@ from brokkr.agent.handlers.build.failure_table import (
     TIMEOUTS,
     UNSCHEDULABLE,
 )
-from brokkr.agent.handlers.build.reading import parts_of, text_of
+from brokkr.agent.handlers.build.reading import condition_of, part_of, parts_of, text_of
 from brokkr.agent.handlers.build.signs import NAME, Signs
 from brokkr.agent.handlers.pod_facts import facts_of_pod
 from brokkr.agent.handlers.verdict import Evidence, ObjectLookup, Unclear
-from brokkr.agent.kinds import PODS
+from brokkr.agent.kinds import PODS, TASK_RUNS
 from brokkr.work.model import Manifest
 
 UNSEEN: Final = "its pod was gone before the agent could see what became of it"
@@ -61,6 +62,28 @@ _BY_ITS_NODE: Final = frozenset(
     }
 )
 """Reasons that a kubelet gives a Pod that it ends or does not take."""
+
+
+def with_end(execution: Execution, evidence: Evidence) -> Execution | Unclear:
+    """
+    Add how the TaskRun ended, if its BuildRun has failed and it is not seen to have ended.
+
+    Two watches tell of the two, and the one of the TaskRun may be late.
+    """
+    executor = part_of(execution.run, "status", "executor")
+    name = text_of(executor, "name")
+    if (
+        text_of(condition_of(execution.run), "reason") not in SOME_STEP
+        or execution.failed_taskrun
+        or executor.get("kind") != TASK_RUNS.kind
+        or not NAME.fullmatch(name)
+    ):
+        return execution
+    lookup = ObjectLookup(TASK_RUNS, name)
+    if lookup not in evidence:
+        return Unclear(look_at=(lookup,))
+    live = evidence[lookup]
+    return replace(execution, taskruns=[live]) if isinstance(live, Mapping) else execution
 
 
 def with_disruption(
@@ -93,7 +116,7 @@ def with_disruption(
     if lookup not in evidence:
         return Unclear(look_at=(lookup,))
     live = evidence[lookup]
-    if isinstance(live, dict):
+    if isinstance(live, Mapping):
         return _disruption(signs, step, facts_of_pod(live, pod)) or signs
     if pod is not None:
         return _deleted(signs)

@@ -21,7 +21,7 @@ from datetime import timedelta
 from types import MappingProxyType
 from typing import Final, TypeVar
 
-from brokkr.agent.handlers.build.disruption import with_disruption
+from brokkr.agent.handlers.build.disruption import with_disruption, with_end
 from brokkr.agent.handlers.build.execution import Execution, execution_of
 from brokkr.agent.handlers.build.failure_table import CANCELLATIONS, INTERRUPTED, POLICY_VIOLATION
 from brokkr.agent.handlers.build.failures import judge, judge_now
@@ -103,6 +103,8 @@ class BuildHandler:
         Related(TASK_RUNS, _BUILD_RUN_LABEL),
         Related(PIPELINE_RUNS, _BUILD_RUN_LABEL),
     )
+    # Tekton hands it on: from a PipelineRun to its TaskRuns, and from those to Pods.
+    pods_label: str = _BUILD_RUN_LABEL
     template_kinds: frozenset[tuple[str, str]] = ALLOWED_KINDS["build"]
     prerequisites: tuple[Prerequisite, ...] = (
         _shipwright(BUILDS),
@@ -193,6 +195,10 @@ class BuildHandler:
             if execution.pipelineruns and not execution.is_over:
                 return Running(message="waiting for the PipelineRun to stop", limit=limit)
             return _cancellation(work, execution, build, signs_of_run(execution, build))
+        ended = with_end(execution, evidence)
+        if isinstance(ended, Unclear):
+            return ended
+        execution = ended
         signs = with_disruption(
             signs_of_run(execution, build),
             execution,

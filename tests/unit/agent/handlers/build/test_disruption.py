@@ -2,13 +2,13 @@ from typing import Any
 
 import pytest
 
-from brokkr.agent.handlers.build.disruption import UNSEEN, with_disruption
+from brokkr.agent.handlers.build.disruption import UNSEEN, with_disruption, with_end
 from brokkr.agent.handlers.build.execution import Execution
 from brokkr.agent.handlers.build.failures import judge_now
 from brokkr.agent.handlers.build.signs import Signs, signs_of_run
 from brokkr.agent.handlers.pod_facts import facts_of_pod
 from brokkr.agent.handlers.verdict import Evidence, Failed, Lookup, ObjectLookup, Retry, Unclear
-from brokkr.agent.kinds import PODS
+from brokkr.agent.kinds import PODS, TASK_RUNS
 from brokkr.work.fault import Fault
 from brokkr.work.model import Manifest
 
@@ -194,6 +194,22 @@ def test_a_pod_that_nobody_saw_is_believed_to_be_lost_once_and_only_by_its_steps
         assert failed.failure_class == "StepFailed"
         assert not failed.fault.is_infrastructure
         assert UNSEEN in failed.message
+
+
+def test_a_task_run_that_is_not_seen_to_have_ended_is_read_before_its_step_is_blamed() -> None:
+    run = a_failed_run()
+    run["status"]["executor"] = {"kind": "TaskRun", "name": "t"}
+    lookup = ObjectLookup(TASK_RUNS, "t")
+    late = Execution(run, [{"kind": "TaskRun", "status": {}}], [])
+    ended = a_taskrun(KILLED)
+
+    assert with_end(late, {}) == Unclear(look_at=(lookup,))
+    assert with_end(late, {lookup: None}) is late
+    found = with_end(late, {lookup: ended})
+    assert isinstance(found, Execution)
+    assert found.failed_step.cut_off
+    in_time = Execution(run, [ended], [])
+    assert with_end(in_time, {}) is in_time
 
 
 def test_a_timeout_without_a_node_is_the_clusters() -> None:
