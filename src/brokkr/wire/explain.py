@@ -29,7 +29,9 @@ class UnmetTermBody(_Answer):
         description="agents, match_labels.KEY, match_expressions.KEY or match_annotations.KEY."
     )
     wanted: str
-    actual: str | None = Field(description="What the agent has there; null if nothing.")
+    actual: str | None = Field(
+        description="What the agent has there; null if nothing, and for a generator."
+    )
 
 
 class AgentStanding(_Answer):
@@ -60,9 +62,15 @@ class Waiting(_Answer):
         default=None, description="If nobody has claimed it by then, it expires."
     )
     ahead: Counted = Field(description="Works of the same type and target that go first.")
-    counts: dict[Rule, int] = Field(description="How many agents stand how.")
+    counts: dict[Rule, int] = Field(
+        description="How many agents stand how; for a generator, of those that its target selects."
+    )
+    unmet: list[UnmetTermBody] = Field(
+        default=[], description="If the target selects no agent: what the nearest one is not."
+    )
     agents: list[AgentStanding] = Field(
-        description="The first few of them, those nearest to claiming first."
+        description="The first few of them, those nearest to claiming first; for a generator, "
+        "of those that its target selects."
     )
 
 

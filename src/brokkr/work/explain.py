@@ -7,7 +7,7 @@ brings the facts.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
@@ -39,7 +39,7 @@ class UnmetTerm:
 
     Attributes:
         term: Where in the target, as a path.
-        actual: What the agent has there; None if nothing.
+        actual: What the agent has there; None if nothing, and for a tenant.
     """
 
     term: str
@@ -93,23 +93,37 @@ class Standing:
 
 
 def standing_of(
-    candidate: Candidate, targets: Sequence[Target], *, work_type: str, now: datetime
+    candidate: Candidate,
+    targets: Sequence[Target],
+    *,
+    work_type: str,
+    now: datetime,
+    for_tenant: bool = False,
 ) -> Standing:
-    """Say which rule keeps an agent from claiming a Work, if any does."""
+    """
+    Say which rule keeps an agent from claiming a Work, if any does.
+
+    Args:
+        for_tenant: Say nothing of the agent that is not about this Work: which labels and
+            annotations it has, and which other types it supports.
+    """
     nearest, unmet = unmet_by(targets, candidate.agent)
     if unmet:
+        if for_tenant:
+            unmet = tuple(replace(each, actual=None) for each in unmet)
         return Standing(
             rule=Rule.DOES_NOT_MATCH,
-            sentence="; ".join(map(str, unmet)),
+            sentence="does not match its target" if for_tenant else "; ".join(map(str, unmet)),
             unmet=unmet,
             target=nearest,
         )
     supported = None if candidate.types is None else candidate.types | {*candidate.unavailable}
     if supported is not None and work_type not in supported:
         known = ", ".join(sorted(supported)) or "none"
+        others = "" if for_tenant else f"; it supports {known}"
         return Standing(
             rule=Rule.TYPE_NOT_SUPPORTED,
-            sentence=f"does not support work of type {work_type}; it supports {known}",
+            sentence=f"does not support work of type {work_type}{others}",
         )
     if candidate.is_left_out:
         return Standing(
@@ -193,7 +207,13 @@ def _one_of(values: frozenset[str]) -> str:
 
 
 def summary_of(
-    counts: Mapping[Rule, int], *, work_type: str, not_due: str | None, ahead: str | None
+    counts: Mapping[Rule, int],
+    *,
+    work_type: str,
+    not_due: str | None,
+    ahead: str | None,
+    unmet: Sequence[UnmetTerm] = (),
+    for_tenant: bool = False,
 ) -> str:
     """
     Sum up what a pending Work waits for, in one sentence.
@@ -201,11 +221,17 @@ def summary_of(
     Args:
         not_due: Until when it waits and why, in words; None if it is time.
         ahead: How many Works of its lane go first, in words; None if none does.
+        unmet: If no agent matches, what the nearest one is not.
+        for_tenant: Do not say how many agents there are that do not match.
     """
     total = sum(counts.values())
     matching = total - counts.get(Rule.DOES_NOT_MATCH, 0)
     able = matching - counts.get(Rule.TYPE_NOT_SUPPORTED, 0)
     may = counts.get(Rule.MAY_CLAIM, 0)
+    if not matching and for_tenant:
+        terms = ", ".join(f"{each.term} ({each.wanted})" for each in unmet)
+        nearest = f"; the nearest one does not meet {terms}" if terms else ""
+        return f"Nobody could claim it: no agent matches its target{nearest}."
     if not total:
         return "Nobody could claim it: no agent is registered."
     if not matching:

@@ -8,6 +8,7 @@ from fastapi import Query
 from brokkr.broker.api.auth import check_sees
 from brokkr.broker.api.call import Call
 from brokkr.broker.db import execution_log, explain
+from brokkr.broker.db.keys import Role
 from brokkr.broker.db.pool import transaction
 from brokkr.wire.explain import Explanation
 
@@ -23,4 +24,5 @@ async def explain_work(
     async with call.search() as share, transaction(share) as db:
         work = await execution_log.get_work(db, work_id)
         check_sees(call.caller, work)
-        return await explain.explain_work(db, work, agent=agent)
+        is_tenant = call.caller.role is Role.GENERATOR
+        return await explain.explain_work(db, work, agent=agent, for_tenant=is_tenant)

@@ -41,12 +41,16 @@ _PAGE: Final = 500
 _NEARNESS: Final = {rule: place for place, rule in enumerate(reversed(Rule))}
 
 
-async def explain_work(db: Connection, work: WorkBody, *, agent: str | None = None) -> Explanation:
+async def explain_work(
+    db: Connection, work: WorkBody, *, agent: str | None = None, for_tenant: bool = False
+) -> Explanation:
     """
     Say why a Work is where it is.
 
     Args:
         agent: The one agent to look at, by name or id; else those nearest to claiming.
+        for_tenant: Speak only of agents that the target selects.  Of others not even the number
+            is told: a tenant could find out by guessing what agents there are.
 
     Raises:
         AgentNotFound: There is none such.
@@ -65,7 +69,7 @@ async def explain_work(db: Connection, work: WorkBody, *, agent: str | None = No
             work = (await get_work(db, work.id)).model_copy(update={"resource": None})
     if place is None:
         return Explanation(work=work, summary=await _summary_of(db, work))
-    survey = await _survey(db, place, work_type=work.work_type, agent=agent)
+    survey = await _survey(db, place, work_type=work.work_type, agent=agent, for_tenant=for_tenant)
     if agent is not None and not survey.shown:
         raise AgentNotFound(agent)
     not_due = None if place["is_due"] else place["not_before"]
@@ -79,6 +83,8 @@ async def explain_work(db: Connection, work: WorkBody, *, agent: str | None = No
             work_type=work.work_type,
             not_due=not_due and f"until {render_time(not_due)} ({why})",
             ahead=_words(ahead),
+            unmet=() if survey.nearest is None else survey.nearest.unmet,
+            for_tenant=for_tenant,
         ),
         could_ever=could_ever(survey.counts),
         waiting=Waiting(
@@ -87,6 +93,7 @@ async def explain_work(db: Connection, work: WorkBody, *, agent: str | None = No
             start_deadline=place["start_deadline"] if place["round"] == 0 else None,
             ahead=ahead,
             counts=dict(survey.counts),
+            unmet=[] if survey.nearest is None else _unmet(survey.nearest),
             agents=await _render(db, survey.shown, place),
         ),
     )
@@ -94,14 +101,24 @@ async def explain_work(db: Connection, work: WorkBody, *, agent: str | None = No
 
 @dataclass(slots=True)
 class _Survey:
-    """How all agents stand, and how some of them do."""
+    """How all agents stand, and how some of them do.
+
+    Attributes:
+        nearest: Of agents that do not match, the nearest; None if one matches.
+    """
 
     counts: Counter[Rule] = field(default_factory=Counter)
     shown: list[tuple[Selectable, Standing]] = field(default_factory=list)
+    nearest: Standing | None = None
+
+    def forget_strangers(self) -> None:
+        """Say nothing of agents that do not match."""
+        del self.counts[Rule.DOES_NOT_MATCH]
+        self.shown = [each for each in self.shown if each[1].rule is not Rule.DOES_NOT_MATCH]
 
 
 async def _survey(
-    db: Connection, place: asyncpg.Record, *, work_type: str, agent: str | None
+    db: Connection, place: asyncpg.Record, *, work_type: str, agent: str | None, for_tenant: bool
 ) -> _Survey:
     """Look at every agent, and keep the nearest ones, or the one that is asked for."""
     targets = [TargetBody.model_validate(each).to_target() for each in place["targets"]]
@@ -111,15 +128,25 @@ async def _survey(
             db, "list_candidates", selector_id=place["selector_id"], after=after, limit=_PAGE
         )
         looked_at = [
-            (each.agent, standing_of(each, targets, work_type=work_type, now=place["now"]))
+            (
+                each.agent,
+                standing_of(
+                    each, targets, work_type=work_type, now=place["now"], for_tenant=for_tenant
+                ),
+            )
             for each in (_candidate(row, place["excluded"]) for row in rows)
         ]
         survey.counts.update(standing.rule for _, standing in looked_at)
         wanted = [each for each in looked_at if agent in (None, each[0].name, str(each[0].id))]
         survey.shown = heapq.nsmallest(SHOWN, [*survey.shown, *wanted], key=_nearness)
         if len(rows) < _PAGE:
-            return survey
+            break
         after = rows[-1]["name"]
+    if survey.shown and survey.counts.keys() == {Rule.DOES_NOT_MATCH}:
+        survey.nearest = survey.shown[0][1]
+    if for_tenant:
+        survey.forget_strangers()
+    return survey
 
 
 def _candidate(row: asyncpg.Record, excluded: Iterable[UUID]) -> Candidate:
@@ -164,15 +191,19 @@ async def _render(
             name=agent.name,
             rule=standing.rule,
             sentence=standing.sentence,
-            unmet=[
-                UnmetTermBody(
-                    target=standing.target, term=each.term, wanted=each.wanted, actual=each.actual
-                )
-                for each in standing.unmet
-            ],
+            unmet=_unmet(standing),
             ahead=ahead.get(agent.id),
         )
         for agent, standing in shown
+    ]
+
+
+def _unmet(standing: Standing) -> list[UnmetTermBody]:
+    return [
+        UnmetTermBody(
+            target=standing.target, term=each.term, wanted=each.wanted, actual=each.actual
+        )
+        for each in standing.unmet
     ]
 
 

@@ -6,7 +6,7 @@ rows against the routing table: a route without a row fails.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 from uuid import uuid4
@@ -249,6 +249,61 @@ async def test_who_may_not_call_is_told_who_may_and_the_body_is_not_read(served:
             )
             assert (name, status, problem["code"]) == (name, 403, "not_permitted")
             assert all(each in problem["detail"] for each in roles)
+
+
+FOREIGN = [
+    (name, column)
+    for name, row in the_table().items()
+    for column in ("foreign generator", "foreign agent")
+    if row[column] == 404
+]
+
+
+@pytest.mark.parametrize("state", ["pending", "claimed", "finished"])
+async def test_what_is_somebody_elses_is_answered_like_what_does_not_exist(
+    served: Served, state: str
+) -> None:
+    world = await a_world(served, is_claimed=state == "claimed", is_finished=state == "finished")
+    for name, column in FOREIGN:
+        key = world.keys[column]
+        there = await ask(served, name, world, key)
+        nowhere, stranger = uuid4(), world.agent.model_copy(update={"id": uuid4()})
+        nothing = replace(world, work=world.work.model_copy(update={"id": nowhere}), agent=stranger)
+        answers = [there, await ask(served, name, nothing, key)]
+
+        # The ids are those that were asked for; nothing else may tell the two apart.
+        told = [
+            (status, {each: str(problem[each]) for each in ("code", "title", "detail")})
+            for status, problem in answers
+        ]
+        for old, new in ((world.work.id, nowhere), (world.agent.id, stranger.id)):
+            told[0][1]["detail"] = told[0][1]["detail"].replace(str(old), str(new))
+        assert (name, column, told[0]) == (name, column, told[1])
+        assert there[0] == 404
+
+
+async def test_a_generator_learns_nothing_of_agents_that_its_target_does_not_select(
+    served: Served,
+) -> None:
+    world = await a_world(served, is_claimed=False, is_finished=False)
+    await served.an_agent("their-agent", owner="their-team")
+    for target in ({"match_labels": {"owner": "guess"}}, {"agents": ["their-agents"]}):
+        body = {**a_submission(world.agent.name), "target": target}
+        key = world.keys["own generator"]
+        _, work = await served.request("POST", "/api/v1/work", key=key, json=body)
+        seen = [
+            await served.request("GET", f"/api/v1/work/{work['id']}{path}", key=key)
+            for path in ("", "/explain", "/events")
+        ]
+
+        assert [status for status, _ in seen] == [200, 200, 200]
+        assert "their-team" not in str(seen)
+        assert "their-agent" not in str(seen).replace("their-agents", "")
+        for column in ("admin", "viewer"):
+            _, told = await served.request(
+                "GET", f"/api/v1/work/{work['id']}/explain", key=world.keys[column]
+            )
+            assert "their-agent" in [each["name"] for each in told["waiting"]["agents"]]
 
 
 async def test_lists_hold_what_the_caller_may_see(served: Served) -> None:

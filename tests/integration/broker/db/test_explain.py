@@ -16,10 +16,12 @@ from brokkr.work.explain import Rule
 from support.queue import Queue
 
 
-async def explained(queue: Queue, work_id: UUID, agent: str | None = None) -> Explanation:
+async def explained(
+    queue: Queue, work_id: UUID, agent: str | None = None, *, for_tenant: bool = False
+) -> Explanation:
     work = await queue.look(work_id)
     async with transaction(queue.pool) as db:
-        return await explain.explain_work(db, work, agent=agent)
+        return await explain.explain_work(db, work, agent=agent, for_tenant=for_tenant)
 
 
 async def waiting(queue: Queue, work_id: UUID, agent: str | None = None) -> Waiting:
@@ -283,6 +285,59 @@ async def test_one_agent_is_looked_at_by_name_or_id(queue: Queue) -> None:
         assert found.counts == {Rule.MAY_CLAIM: 1, Rule.DOES_NOT_MATCH: 1}
     with pytest.raises(AgentNotFound):
         await explained(queue, work_id, agent="edge-3")
+
+
+async def test_a_tenant_learns_which_requirement_fails_and_nothing_of_the_agents(
+    queue: Queue,
+) -> None:
+    work_id = await queue.submit(
+        {
+            "match_labels": {"zone": "eu", "owner": "guess"},
+            "match_expressions": [{"key": "gpu", "operator": "NotIn", "values": ["old"]}],
+        }
+    )
+    await a_ready_agent(queue, "their-agent", zone="eu", owner="their-team", gpu="old")
+    await a_ready_agent(queue, "another-agent", owner="their-team", gpu="old")
+
+    found = await explained(queue, work_id, for_tenant=True)
+
+    assert found.waiting is not None
+    assert (found.waiting.agents, found.waiting.counts, found.could_ever) == ([], {}, False)
+    assert [(each.term, each.wanted, each.actual) for each in found.waiting.unmet] == [
+        ("match_labels.owner", "'guess'", None),
+        ("match_expressions.gpu", "none of old", None),
+    ]
+    assert found.summary == (
+        "Nobody could claim it: no agent matches its target; the nearest one does not meet "
+        "match_labels.owner ('guess'), match_expressions.gpu (none of old)."
+    )
+    told = found.model_dump_json()
+    assert not any(each in told for each in ("their-team", "their-agent", "another-agent"))
+
+
+async def test_a_tenant_cannot_ask_of_an_agent_that_its_target_does_not_select(
+    queue: Queue,
+) -> None:
+    work_id = await queue.submit({"agents": ["edge-1"]})
+    await beat(queue, await queue.an_agent("edge-1"), types="backup")
+    await a_ready_agent(queue, "edge-2")
+
+    found = await explained(queue, work_id, "edge-1", for_tenant=True)
+    assert found.waiting is not None
+    assert [each.sentence for each in found.waiting.agents] == [
+        "does not support work of type build"
+    ]
+    for ref in ("edge-2", "edge-3"):
+        with pytest.raises(AgentNotFound, match=f"^there is no agent {ref}$"):
+            await explained(queue, work_id, ref, for_tenant=True)
+
+
+async def test_without_any_agent_a_tenant_hears_the_same(queue: Queue) -> None:
+    work_id = await queue.submit({"agents": ["edge-1"]})
+
+    assert (await explained(queue, work_id, for_tenant=True)).summary == (
+        "Nobody could claim it: no agent matches its target."
+    )
 
 
 async def test_work_that_is_held_or_over_is_told_in_a_sentence(queue: Queue) -> None:
