@@ -57,6 +57,7 @@ from brokkr.work.errors import (
     WorkNotHeld,
     WorkTypeUnavailable,
 )
+from brokkr.work.redaction import redact
 
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -140,9 +141,10 @@ def problem_of(error: BrokkrError, *, broker: str | None = None) -> dict[str, An
         "status": int(status),
         "code": error.code,
         "family": _family(type(error)),
-        "detail": str(error),
+        "detail": redact(str(error)),
         **({} if broker is None else {"broker": broker}),
-        **vars(error),
+        # What was sent may be repeated in them.
+        **{k: redact(v) if isinstance(v, str) else v for k, v in vars(error).items()},
     }
 
 

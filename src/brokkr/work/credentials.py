@@ -137,7 +137,8 @@ _FORMATS: Final = (
     Shape(
         "AWS access key id",
         ("akia", "asia", "abia", "acca"),
-        r"(?<![A-Za-z0-9])(AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}(?![A-Za-z0-9])",
+        # Behind the "\n" of a JSON text it stands at the beginning of a line, too.
+        r"(?:(?<![A-Za-z0-9])|(?<=\\[bfnrt]))(AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}(?![A-Za-z0-9])",
         ("AKIA«IOSFODNN7EXAMPLE»", "ASIA«Y34FZKBOKMUTVV7A»"),
     ),
     # The header of a JSON web token, which may be long, begins with one of a few names.

@@ -9,6 +9,7 @@ import re
 from collections.abc import Mapping
 
 from brokkr.work.errors import InvalidAgent
+from brokkr.work.redaction import find_credential
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _SUBDOMAIN = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
@@ -17,6 +18,7 @@ _ID = re.compile(r"[0-9a-f]{32}")
 
 MAX_PAIRS = 64
 MAX_ANNOTATION = 4096
+_SHORTEST_CREDENTIAL = 16
 
 
 def problem_with_key(key: str) -> str | None:
@@ -39,7 +41,13 @@ def problem_with_value(value: str) -> str | None:
             f"the value {value!r} must be at most 63 letters, digits, '-', '_' or '.', "
             "and begin and end with a letter or digit"
         )
-    return None
+    return problem_with_content(value)
+
+
+def problem_with_content(value: str) -> str | None:
+    """Say that a label or an annotation holds a credential, which many may read; None if not."""
+    shape = find_credential(value) if len(value) >= _SHORTEST_CREDENTIAL else None
+    return None if shape is None else f"holds a credential ({shape.name}); many may read it here"
 
 
 def is_dns_name(name: str) -> bool:
@@ -87,6 +95,7 @@ def check_annotations(annotations: Mapping[str, str], *, field: str) -> None:
             problem = f"is longer than {MAX_ANNOTATION} characters"
         if problem is None and "\0" in value:
             problem = "contains a NUL character"
+        problem = problem or problem_with_content(value)
         if problem is not None:
             raise InvalidAgent(f"{field}.{key}", problem)
 

@@ -12,7 +12,7 @@ credential looks like, and why looking for it takes linear time.
 # may stand in one, with "\n" written out or with spaces; a log may put a time before each.
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from brokkr.work.credentials import CONTEXT, REACH, SHAPES_BY_FORM, Shape
@@ -88,7 +88,7 @@ class Redactor:
                 if place == len(text) and not is_last:
                     break  # the secret may go on in the next piece
                 self._rest = None
-            elif (credential := _next(text, lowered, place, decided)) is not None:
+            elif (credential := _ANY.next(text, lowered, place, decided)) is not None:
                 shape, match = credential
                 out += text[place : match.start()], _visible(shape, match), "***"
                 place = match.end()
@@ -137,7 +137,7 @@ class Redactor:
 
 def redact(text: str) -> str:
     """Return the text without what looks like a credential."""
-    if _next(text, _lower(text), 0, len(text)) is None:
+    if _ANY.next(text, _lower(text), 0, len(text)) is None:
         return text
     redactor = Redactor()
     return redactor.feed(text) + redactor.finish()
@@ -162,28 +162,46 @@ def redact_all(value: Any) -> Any:
 
 
 def find_credential(text: str) -> Shape | None:
-    """Return the shape of the first credential in a text about which there is no doubt, if any."""
-    lowered, place = _lower(text), 0
-    while (found := _next(text, lowered, place, len(text))) is not None:
-        shape, match = found
-        if shape.is_certain:
-            return shape
-        place = match.start() + 1
-    return None
+    """Return the shape of the first credential in a text of which there is no doubt, if any."""
+    found = _CERTAIN.next(text, _lower(text), 0, len(text))
+    return None if found is None else found[0]
 
 
-def _next(text: str, lowered: str, place: int, end: int) -> tuple[Shape, re.Match[str]] | None:
-    """Return the first credential that begins at a place or after it, and before the end."""
-    while (anchor := _ANCHOR.search(lowered, place, end + _LONGEST_ANCHOR)) is not None:
-        place = anchor.start()
-        if place >= end:
-            return None
-        pattern, shapes = _BY_ANCHOR[anchor[0]]
-        if (match := pattern.match(text, place)) is not None:
-            assert match.lastindex is not None
-            return shapes[match.lastindex], match
-        place += 1
-    return None
+def carried(name: str) -> str:
+    """Say of a text that must not hold a credential that it does, without repeating it."""
+    return (
+        f"holds a credential ({name}); put it into a Secret in the cluster and name that here "
+        "(cloneSecret, pushSecret, secretKeyRef)"
+    )
+
+
+class _Finder:
+    """Finds credentials of some shapes."""
+
+    def __init__(self, shapes: Sequence[Shape]) -> None:
+        anchors = {anchor for shape in shapes for anchor in shape.anchors}
+        self._anchor = re.compile(_any_of(anchors))
+        self._longest = max(map(len, anchors))
+        self._by_anchor = {
+            anchor: _together([s for s in shapes if any(a.startswith(anchor) for a in s.anchors)])
+            for anchor in anchors
+            if not any(anchor.startswith(each) for each in anchors - {anchor})
+        }
+
+    def next(
+        self, text: str, lowered: str, place: int, end: int
+    ) -> tuple[Shape, re.Match[str]] | None:
+        """Return the first credential that begins at a place or after it, and before the end."""
+        while (anchor := self._anchor.search(lowered, place, end + self._longest)) is not None:
+            place = anchor.start()
+            if place >= end:
+                return None
+            pattern, shapes = self._by_anchor[anchor[0]]
+            if (match := pattern.match(text, place)) is not None:
+                assert match.lastindex is not None
+                return shapes[match.lastindex], match
+            place += 1
+        return None
 
 
 def _visible(shape: Shape, match: re.Match[str]) -> str:
@@ -229,11 +247,5 @@ def _together(shapes: list[Shape]) -> tuple[re.Pattern[str], dict[int, Shape]]:
     return re.compile("|".join(f"({shape.pattern})" for shape in shapes)), by_group
 
 
-_ANCHORS: Final = {anchor for shape in SHAPES for anchor in shape.anchors}
-_ANCHOR: Final = re.compile(_any_of(_ANCHORS))
-_LONGEST_ANCHOR: Final = max(map(len, _ANCHORS))
-_BY_ANCHOR: Final = {
-    anchor: _together([s for s in SHAPES if any(a.startswith(anchor) for a in s.anchors)])
-    for anchor in _ANCHORS
-    if not any(anchor.startswith(each) for each in _ANCHORS - {anchor})
-}
+_ANY: Final = _Finder(SHAPES)
+_CERTAIN: Final = _Finder([shape for shape in SHAPES if shape.is_certain])

@@ -188,8 +188,14 @@ NAMED_SHAPES: Final = (
 
 _RANDOM_VALUE: Final = re.compile(_RANDOM)
 _ENDS_SO: Final = re.compile(rf"{_NAMED_SO}\Z")
+_ENDINGS: Final = ("word", "wd", "phrase", "pass", "token", "auth", "ntial", "ntials", "ret", "key")
+"""All of those names end so, which is faster to see."""
 
 
-def is_secret_by_name(name: str, value: str) -> bool:
+def is_secret(name: str, value: str) -> bool:
     """Say whether a value looks random and its name says that it is secret."""
-    return bool(_RANDOM_VALUE.match(value) and _ENDS_SO.search(name[-CONTEXT:]))
+    return (
+        name.lower().endswith(_ENDINGS)
+        and _RANDOM_VALUE.match(value) is not None
+        and _ENDS_SO.search(name[-CONTEXT:]) is not None
+    )

@@ -10,8 +10,11 @@ not on it is refused by name.
 #
 # A template travels through the queue, the log table and the Work resource, and all of
 # them can be read by more people than a credential should be.  So a ``Secret`` is
-# refused, and so is a URL with a user name or password in it; a Build names its
-# secrets (``cloneSecret``, ``pushSecret``), and they live in the cluster.
+# refused, and so is any string with a credential of which there is no doubt, wherever it
+# stands: what redaction knows by its form (:mod:`brokkr.work.credentials`), and in `env` and
+# `paramValues` a value that looks random and has the name of a secret.  A Build names its
+# secrets (``cloneSecret``, ``pushSecret``, ``secretKeyRef``), and they live in the cluster.
+# The error never repeats the value.
 
 import json
 import re
@@ -27,6 +30,8 @@ from brokkr.work.build_template import check_build
 from brokkr.work.errors import InvalidWork
 from brokkr.work.labels import is_dns_name
 from brokkr.work.model import Manifest
+from brokkr.work.redaction import carried, find_credential
+from brokkr.work.secret_names import is_secret
 from brokkr.work.survey import is_ascii, is_small, survey
 
 Kinds: TypeAlias = Mapping[str, AbstractSet[tuple[str, str]]]
@@ -51,9 +56,10 @@ MAX_VALUES = 10_000
 MAX_BYTES = 512 * 1024
 """As JSON: etcd takes 1.5 MiB, and what is made of a template carries more than it."""
 
-# Who reads it left to right takes linear time: no part of it can begin where another ends.
-_USER_INFO = re.compile(r"://([^/\s@]*)@")
-_HTTP = re.compile(r"(?i)https?\Z")
+# As git and scp write it; app:v1@sha256:… is an image.
+_PASSWORD_FOR_SSH = re.compile(
+    r"[^\s/:@]{1,64}:[^\s/@]{1,256}@(?!sha\d{3}:)[A-Za-z0-9._-]{1,253}:.*"
+)
 # JSON can write both, and no database can store them.
 _NOT_TEXT = re.compile("[\0\ud800-\udfff]")
 _REFUSED_METADATA = ("ownerReferences", "finalizers", "generateName", "managedFields", "uid")
@@ -119,6 +125,8 @@ def check_template(
             )
     if work_type == "build":
         check_build(paths)
+        for path, document in paths:
+            _check_values(document, path)
 
 
 def check_size(template: Manifest) -> bool:
@@ -137,7 +145,12 @@ def check_size(template: Manifest) -> bool:
     size = len(json.dumps(template) if text is None else text)
     if size > MAX_BYTES:
         raise InvalidWork("template", f"is {size} bytes of JSON; at most {MAX_BYTES} are taken")
-    return text is not None and is_ascii(text) and b"@" not in text
+    return (
+        text is not None
+        and is_ascii(text)
+        and b"@" not in text
+        and find_credential(text.decode()) is None
+    )
 
 
 def _json_of(template: Manifest) -> bytes | None:
@@ -185,27 +198,33 @@ def _check_document(document: Manifest, allowed: AbstractSet[tuple[str, str]], p
 
 def _check_strings(document: Manifest, path: str) -> None:
     for where, value in _strings(document, path):
-        if "@" in value and _has_credentials(value):
-            raise InvalidWork(
-                where,
-                "a URL here carries credentials; put them into a secret in the cluster and "
-                "name it (cloneSecret, pushSecret)",
-            )
+        shape = find_credential(value)
+        if shape is not None:
+            raise InvalidWork(where, carried(shape.name))
+        if _PASSWORD_FOR_SSH.fullmatch(value):
+            raise InvalidWork(where, carried("password before a host"))
         if _NOT_TEXT.search(value):
             raise InvalidWork(where, "contains a NUL character or half a surrogate pair")
 
 
-def _has_credentials(text: str) -> bool:
-    """
-    Say whether a URL in a text carries credentials.
+def _check_values(document: Manifest, path: str) -> None:
+    """Refuse what a Build or BuildRun sets that is secret by its name; see the note above."""
+    spec = document.get("spec") or {}
+    for field in ("env", "paramValues"):
+        for index, entry in enumerate(spec.get(field) or ()):
+            for name, value in _values_of(entry):
+                if isinstance(name, str) and isinstance(value, str) and is_secret(name, value):
+                    raise InvalidWork(f"{path}.spec.{field}[{index}]", carried("secret value"))
 
-    ``user@`` alone is how ssh URLs name the account; a password after it is a secret, and
-    so is any user information in an http URL (tokens are sent that way).
-    """
-    return any(
-        ":" in found[1] or _HTTP.search(text, max(0, found.start() - 5), found.start())
-        for found in _USER_INFO.finditer(text)
-    )
+
+def _values_of(entry: Manifest) -> Iterator[tuple[object, object]]:
+    """Return the names that an entry gives to values: its own, and those of build arguments."""
+    name, value = entry.get("name"), entry.get("value")
+    yield name, value
+    for each in (value, *(item.get("value") for item in entry.get("values") or ())):
+        if isinstance(each, str) and "=" in each:
+            inner, _, given = each.partition("=")
+            yield inner, given
 
 
 def _check_name(name: object, path: str) -> None:

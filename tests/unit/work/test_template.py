@@ -149,6 +149,110 @@ def test_credentials_in_a_url_are_refused_wherever_they_stand(url: str) -> None:
         assert "secret@" not in str(refusal.value.problem)
 
 
+TOKEN = "ghp_q7Zk2Xw9Rt4Vb6Nm1Hs8Jd3Lf5Gp0CyQ7zK2"
+KEY = "-----BEGIN RSA PRIVATE KEY-----\nMIIEq7Zk2Xw9Rt4Vb6Nm1Hs8\n-----END RSA PRIVATE KEY-----\n"
+AUTHS = '{"auths": {"registry.example": {"auth": "Y2k6cTdaazJYdzk="}}}'
+
+
+def refused_at(template: Manifest) -> str:
+    with pytest.raises(InvalidWork, match="holds a credential") as refusal:
+        check_template("build", template)
+    said = str(refusal.value)
+    assert not any(each in said for each in ("q7Zk2Xw9", "Y2k6", "ZHVtbX", "LS0tLS"))
+    return refusal.value.field
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://git.example/hello.git?access_token=q7Zk2Xw9",
+        "https://git.example/hello.git?a=1&private_token=q7Zk2Xw9",
+        "//ci:q7Zk2Xw9@git.example/hello.git",
+        "ci:q7Zk2Xw9@git.example:team/hello.git",
+        "https://ci:q7Zk/2Xw9@git.example/hello.git",
+        f"https://git.example/{TOKEN}/hello.git",
+    ],
+)
+def test_a_credential_in_the_url_of_a_source_is_refused(url: str) -> None:
+    with pytest.raises(InvalidWork, match="holds a credential") as refusal:
+        check_template("build", a_build(spec=source(url)))
+
+    assert refusal.value.field == "template.spec.source.git.url"
+    assert "2Xw9" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        KEY,
+        KEY.replace("\n", "\\n"),
+        AUTHS,
+        AUTHS.replace('"', '\\"'),
+        "LS0tLS1CRUdJTiBSU0EgUFJJVkFURSBLRVktLS0tLQpNSUlFcTda",
+        "eyJhdXRocyI6eyJyIjp7ImF1dGgiOiJkWE5sY2pwd2R3PT0ifX19",
+        "line\nAKIAQ7ZK2XW5RT4VB6NM",
+        "//registry.npmjs.org/:_authToken=npm_q7Zk2Xw9Rt4Vb6Nm1Hs8Jd3Lf5Gp0CyQ7zK2",
+        "glpat-q7Zk2Xw9Rt4Vb6Nm1Hs8",
+    ],
+)
+def test_a_key_in_a_config_map_is_refused(text: str) -> None:
+    config_map = a_config_map(data={"file": f"before\n{text}"})
+
+    assert refused_at(a_list(a_build(), config_map)) == "template.items[1].data.file"
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"env": [{"name": "A", "value": "a"}, {"name": "X", "value": TOKEN}]}, "env[1].value"),
+        ({"env": [{"name": "NPM_TOKEN", "value": "q7Zk2Xw9Rt4V"}]}, "env[0]"),
+        ({"env": [{"value": "q7Zk2Xw9Rt4V", "name": "DB_PASSWORD"}]}, "env[0]"),
+        ({"paramValues": [{"name": "api-key", "value": "q7Zk2Xw9Rt4V"}]}, "paramValues[0]"),
+        (
+            {"paramValues": [{"name": "build-args", "values": [{"value": "TOKEN=q7Zk2Xw9Rt4V"}]}]},
+            "paramValues[0]",
+        ),
+        (
+            {"paramValues": [{"name": "build-args", "values": [{"value": f"X={TOKEN}"}]}]},
+            "paramValues[0].values[0].value",
+        ),
+    ],
+)
+def test_a_secret_value_is_refused(spec: Manifest, field: str) -> None:
+    assert refused_at(a_build(spec=spec)) == f"template.spec.{field}"
+
+
+@pytest.mark.parametrize("where", ["labels", "annotations"])
+def test_a_token_in_the_metadata_is_refused(where: str) -> None:
+    metadata = {"name": "hello", where: {"note": TOKEN}}
+
+    assert refused_at(a_build(metadata=metadata)) == f"template.metadata.{where}.note"
+
+
+def test_a_token_as_a_name_is_refused_without_being_repeated() -> None:
+    assert refused_at(a_list(a_build(), a_config_map(data={TOKEN: "x"}))) == (
+        "template.items[1].data"
+    )
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"env": [{"name": "NPM_TOKEN", "value": "none"}, {"name": "TOKEN", "value": "test"}]},
+        {"env": [{"name": "TOKEN", "value": "$(params.token)"}, {"name": "SECRET", "value": ""}]},
+        {"env": [{"name": "SECRET", "value": "prod-db-2"}, {"name": "AUTH", "value": "oidc.v1"}]},
+        {"env": [{"name": "CACHE_KEY", "value": "q7Zk2Xw9Rt4V"}]},
+        {"env": [{"name": "T", "valueFrom": {"secretKeyRef": {"name": "a", "key": "TOKEN"}}}]},
+        {"paramValues": [{"name": "build-args", "values": [{"value": "TOKEN=${TOKEN}"}]}]},
+        {"paramValues": [{"name": "t", "secretValue": {"name": "npm", "key": "NPM_TOKEN"}}]},
+        {"env": [{"name": "BASE", "value": "registry.example/a:v1@sha256:" + "ab" * 32}]},
+        {"env": [{"name": "COMMIT", "value": "9fceb02d0ae598e95dc970b74767f19372d61af8"}]},
+    ],
+)
+def test_the_name_of_a_secret_a_reference_or_a_harmless_value_is_none(spec: Manifest) -> None:
+    check_template("build", a_build(spec=spec))
+
+
 def test_credentials_are_found_behind_many_members_too() -> None:
     """Members count neither as values nor twice, so nothing that is let in is left unseen."""
     many = {f"key-{number}": 0 for number in range(MAX_VALUES - 100)}

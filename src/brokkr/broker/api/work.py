@@ -45,6 +45,7 @@ from brokkr.work.errors import (
     MalformedBody,
 )
 from brokkr.work.labels import (
+    problem_with_content,
     problem_with_key,
     problem_with_name,
     problem_with_value,
@@ -310,7 +311,11 @@ def _check_target(target: TargetBody, *, field: str) -> None:
     keys += [each.key for each in target.match_expressions]
     values = [*target.match_labels.values()]
     values += [value for each in target.match_expressions for value in each.values]
-    problems = [*map(problem_with_key, keys), *map(problem_with_value, values)]
+    problems = [
+        *map(problem_with_key, keys),
+        *map(problem_with_value, values),
+        *map(problem_with_content, target.match_annotations.values()),
+    ]
     for problem in problems:
         if problem is not None:
             raise InvalidWork(field, problem)

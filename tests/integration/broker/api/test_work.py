@@ -487,3 +487,40 @@ async def test_a_broker_that_is_not_configured_for_a_type_says_which_it_knows(
 
     assert (status, problem["field"]) == (422, "work_type")
     assert problem["detail"].endswith("'job' is not known; known types: build")
+
+
+TOKEN = "glpat-q7Zk2Xw9Rt4Vb6Nm1Hs8"
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"labels": {"note": TOKEN}}, "labels.note"),
+        ({"target": {"match_labels": {"zone": TOKEN}}}, "target"),
+        ({"target": {"match_annotations": {"zone": TOKEN}}}, "target"),
+        (
+            {"template": a_build_template(env=[{"name": "X", "value": TOKEN}])},
+            "template.spec.env[0].value",
+        ),
+        (
+            {"template": a_build_template(env=[{"name": "X_PASSWORD", "value": "q7Zk2Xw9Rt4V"}])},
+            "template.spec.env[0]",
+        ),
+        # Wrong for another reason, and repeated there.
+        ({"work_type": TOKEN}, "work_type"),
+        ({"target": {"agents": [TOKEN.upper() + TOKEN]}}, "target.agents"),
+    ],
+)
+async def test_a_credential_in_a_submission_is_refused_and_not_repeated(
+    served: Served, change: dict[str, Any], field: str
+) -> None:
+    body = a_submission(**change)
+
+    answers = [
+        await served.request("POST", "/api/v1/work", json=body),
+        await served.request("POST", "/api/v1/work/batch", json={"items": [body]}),
+    ]
+
+    assert [answers[0][0], answers[0][1]["field"]] == [422, field]
+    assert answers[1][1]["items"][0]["status"] == 422
+    assert "q7Zk2Xw9" not in str(answers)
