@@ -283,17 +283,32 @@ class Heart:
         self._is_due = False
 
     def _pause(self, jitter: float) -> timedelta:
-        """
-        Return how long to wait after a heartbeat.
-
-        Without a broker it doubles from :data:`AWAY_INTERVAL`, but is never longer than a
-        lease bears: if the broker was there all the time and only out of reach, leases go on.
-        """
         shortest = min((held.lease_seconds for held in self._held), default=3600.0)
         usual = min(LONGEST_INTERVAL, timedelta(seconds=shortest / LEASE_FRACTION))
         if self._held.heard.is_set():
             return usual
-        longest = max(usual, AWAY_INTERVAL)
-        doubled: timedelta = AWAY_INTERVAL * 2.0 ** min(max(self._failures - 1, 0), 20)
-        asked_for = min(timedelta(seconds=min(self._retry_after, 3600.0)), longest)
-        return max(min(doubled, longest) * jitter, asked_for * (2 - jitter))
+        return pause_without_broker(
+            self._failures, usual=usual, retry_after=self._retry_after, jitter=jitter
+        )
+
+
+def pause_without_broker(
+    failures: int, *, usual: timedelta, retry_after: float, jitter: float
+) -> timedelta:
+    """
+    Return how long to wait until the next heartbeat while the broker does not answer.
+
+    It doubles from :data:`AWAY_INTERVAL` up to the usual interval: if the broker is there and
+    only out of reach, leases go on, so they must be renewed as soon as they can be.
+
+    Args:
+        failures: How many heartbeats in a row were not answered.
+        usual: The interval while the broker answers: a part of the shortest lease.
+        retry_after: Seconds for which the broker asks; 0 if it does not.  It is not given
+            more than the usual interval, and has it from no agent at the same time.
+        jitter: A factor from 0.75 to 1.
+    """
+    longest = max(usual, AWAY_INTERVAL)
+    doubled: timedelta = AWAY_INTERVAL * 2.0 ** min(max(failures - 1, 0), 20)
+    asked_for = min(timedelta(seconds=min(retry_after, 3600.0)), longest)
+    return max(min(doubled, longest) * jitter, asked_for * (2 - jitter))

@@ -24,6 +24,7 @@ from brokkr.cli.output import Format, Output, plain, render_facts, render_time, 
 from brokkr.cli.run import run
 from brokkr.cli.settings import ConfigFile, Key, Url, connect
 from brokkr.client import BrokerClient
+from brokkr.client.asynchronous import watch
 from brokkr.client.submission import body_of
 from brokkr.wire.bodies import (
     ReleaseWork,
@@ -245,7 +246,7 @@ def events(
     async def followed() -> None:
         async with (
             connect(url, key, config) as client,
-            aclosing(client.follow_events(work_id, away=lambda error: say(str(error)))) as stream,
+            aclosing(watch(client, work_id, away=lambda error: say(str(error)))) as stream,
         ):
             async for event in stream:
                 _print_event(event, output)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
 from uuid import uuid4
 
@@ -26,8 +26,9 @@ from brokkr.work.errors import (
     WorkNotFound,
 )
 from support.broker import RunningBroker, serving
+from support.hostile_broker import says
 from support.played_agent import PlayedAgent
-from support.proxy import proxy
+from support.proxy import Answer, proxy
 from support.signals import eventually
 from support.templates import a_build
 
@@ -232,6 +233,36 @@ async def test_wait_and_watch_outlive_a_restart_of_the_broker(database_url: str)
     assert [*numbers, heard.get_nowait(), heard.empty()] == [1, 2, True]
     assert ended.status is WorkState.CANCELLED
     assert [type(each) for each in away] == [BrokerUnavailable]
+
+
+async def test_who_is_told_that_a_stream_is_over_and_it_is_not_asks_again_in_peace(
+    broker: RunningBroker, admin_key: str, agent: PlayedAgent
+) -> None:
+    """An empty 204 of a proxy looks like the end of a stream."""
+    asked: list[str] = []
+    is_meddled = True
+
+    def instead(request: web.Request) -> Answer | None:
+        if not is_meddled or not request.path.endswith("/events"):
+            return None
+        asked.append(request.path)
+        return says(status=204)
+
+    async with (
+        proxy(broker.url, lambda *_: nullcontext(), instead=instead) as url,
+        AsyncClient(url, admin_key) as client,
+    ):
+        work = await client.submit(a_build(), target=GPU)
+        watching = asyncio.create_task(anext(client.watch(work.id)))
+        waiting = asyncio.create_task(client.wait(work.id))
+        await asyncio.sleep(2.5)  # nothing is to happen, at least not often
+        asked_in_vain = len(asked)
+        is_meddled = False
+        await agent.complete(await agent.claim(), "succeeded")
+        first, ended = await watching, await waiting
+
+    assert 2 <= asked_in_vain <= 8
+    assert (first.kind, ended.status) == ("submitted", WorkState.SUCCEEDED)
 
 
 async def _any(found: list[Any]) -> bool:
