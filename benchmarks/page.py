@@ -201,6 +201,12 @@ def _start_up(rows: Sequence[Row]) -> list[str]:
     return [_plain(rows, ("what", "ms", "spread", "cpu_ms", "modules"))]
 
 
+def _redaction(rows: Sequence[Row]) -> list[str]:
+    parts = ["Megabytes of text for a second of CPU.\n", "| text | MB/s | |", "|---|---|---|"]
+    parts += [f"| {r['what']} | {r['mb_per_cpu_second']:.1f} | {r['spread']} |" for r in rows]
+    return [*parts, ""]
+
+
 SECTIONS: Sequence[tuple[str, str, Callable[[Sequence[Row]], list[str]]]] = (
     ("throughput", "Throughput", _throughput),
     ("depth-1000", "Depth of the queue, with 1 000 agents", _depth),
@@ -210,6 +216,7 @@ SECTIONS: Sequence[tuple[str, str, Callable[[Sequence[Row]], list[str]]]] = (
     ("many-agents", "Many agents", _many),
     ("growth", "A day's growth", _growth),
     ("start-up", "Start-up", _start_up),
+    ("redaction", "Redaction", _redaction),
 )
 
 

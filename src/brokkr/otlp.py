@@ -5,14 +5,15 @@ Only :func:`brokkr.telemetry.exporting` imports this, and only when it is wanted
 """
 
 import os
+from collections.abc import Sequence
 from datetime import datetime
 from threading import Thread
 from typing import Final
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace import Event, ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace import (
     NonRecordingSpan,
@@ -25,6 +26,7 @@ from opentelemetry.trace import (
 )
 
 from brokkr import __version__
+from brokkr.work.redaction import redact, redact_all
 from brokkr.work.trace import Span, TraceContext
 
 _CLOSE_SECONDS: Final = 1.0
@@ -47,7 +49,7 @@ class Exporter:
             id_generator=self._ids,
             shutdown_on_exit=False,
         )
-        self._sender = OTLPSpanExporter()
+        self._sender = _RedactingExporter()
         self.provider.add_span_processor(BatchSpanProcessor(self._sender))
         self._tracer = self.provider.get_tracer("brokkr", __version__)
 
@@ -89,6 +91,35 @@ class Exporter:
         if last.is_alive():
             self._sender.shutdown()  # type: ignore[no-untyped-call]  # ends a wait for the next attempt
             last.join(_CLOSE_SECONDS)
+
+
+class _RedactingExporter(OTLPSpanExporter):
+    """Sends spans without credentials: a framework's span holds the text of any exception."""
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Send them."""
+        return super().export([_redacted(span) for span in spans])
+
+
+def _redacted(span: ReadableSpan) -> ReadableSpan:
+    status = span.status
+    return ReadableSpan(
+        name=redact(span.name),
+        context=span.context,
+        parent=span.parent,
+        resource=span.resource,
+        attributes=redact_all(span.attributes or {}),
+        events=[
+            Event(each.name, redact_all(each.attributes or {}), each.timestamp)
+            for each in span.events
+        ],
+        links=span.links,
+        kind=span.kind,
+        status=Status(status.status_code, status.description and redact(status.description)),
+        start_time=span.start_time,
+        end_time=span.end_time,
+        instrumentation_scope=span.instrumentation_scope,
+    )
 
 
 class _GivenIds(RandomIdGenerator):

@@ -1,6 +1,7 @@
 """What a collector gets to see."""
 
 import asyncio
+import contextlib
 import threading
 from datetime import timedelta
 
@@ -82,3 +83,25 @@ def test_what_a_collector_that_is_away_does_not_take_is_given_up_at_the_end(
     exporter.close()
 
     assert set(threading.enumerate()) <= others
+
+
+async def test_no_credential_reaches_the_collector(monkeypatch: pytest.MonkeyPatch) -> None:
+    def work() -> None:
+        with exporting("a-service") as exporter:
+            assert exporter is not None
+            # As the framework does it for a request that fails.
+            tracer = exporter.provider.get_tracer("framework")
+            with (
+                contextlib.suppress(ValueError),
+                tracer.start_as_current_span("GET", attributes={"url.query": "token=hunter2"}),
+            ):
+                raise ValueError("postgresql://brokkr:hunter2@db/brokkr")
+            exporter.export(a_span(failure="password=hunter2"))
+
+    async with collecting() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        await asyncio.to_thread(work)
+
+    assert len(collector.spans) == 2
+    assert b"ValueError" in b"".join(collector.bodies)
+    assert b"hunter2" not in b"".join(collector.bodies)

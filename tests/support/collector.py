@@ -37,6 +37,7 @@ class Collector:
 
     url: str
     spans: list[Received] = field(default_factory=list)
+    bodies: list[bytes] = field(default_factory=list)
 
     def of(self, trace_id: str) -> dict[str, Received]:
         """Return the spans of one trace by their names."""
@@ -50,7 +51,8 @@ async def collecting() -> AsyncIterator[Collector]:
 
     async def take(request: web.Request) -> web.Response:
         assert request.content_type == "application/x-protobuf"
-        message = ExportTraceServiceRequest.FromString(await request.read())
+        collector.bodies.append(await request.read())
+        message = ExportTraceServiceRequest.FromString(collector.bodies[-1])
         collector.spans += _spans(message)
         answer = ExportTraceServiceResponse().SerializeToString()
         return web.Response(body=answer, content_type="application/x-protobuf")

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from brokkr.agent.metrics import Metrics
 from brokkr.work.errors import BrokkrError
+from brokkr.work.redaction import redact
 
 log = structlog.get_logger()
 
@@ -44,7 +45,7 @@ async def health_endpoint(
         return web.json_response({"status": "ok"})
 
     async def ready(_: web.Request) -> web.Response:
-        found = dict(problems())
+        found = {about: redact(problem) for about, problem in problems().items()}
         body = {"status": "not ready" if found else "ok", "problems": found}
         return web.Response(
             text=json.dumps(body), content_type="application/json", status=503 if found else 200

@@ -6,6 +6,7 @@ Only the noun that was asked for is imported: ``brokkr --help`` needs none of th
 
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -15,6 +16,7 @@ import typer
 
 from brokkr import __version__
 from brokkr.log_output import STANDARD_ERROR, standard_error
+from brokkr.work.redaction import redact
 
 NOUNS: Final = {
     "broker": "Run the broker, and what its database needs.",
@@ -55,9 +57,10 @@ def main() -> None:
         tree(words[0] if words else None)()
     except SystemExit as end:
         code = end.code
-    except OSError:
-        if output.problem is None:
-            raise
+    except Exception as error:  # noqa: BLE001  (Python would print it, with what is in its text)
+        if not (isinstance(error, OSError) and output.problem is not None):
+            standard_error.write(redact(traceback.format_exc()))
+            code = 1
     output.finish()
     sys.exit(code if output.problem is None else _code_of(output.problem))
 

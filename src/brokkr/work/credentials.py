@@ -40,6 +40,7 @@ class Shape:
         tail: A class of the characters that continue the secret after the pattern's match.
         is_certain: Hardly anything else looks like this: a submission that carries it is refused.
         is_key_block: The match begins a key block that goes on over lines.
+        gate: A short pattern without which this one cannot match, for what is tried often.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Shape:
     tail: str = ""
     is_certain: bool = True
     is_key_block: bool = False
+    gate: str = ""
 
     @cached_property
     def head(self) -> re.Pattern[str]:

@@ -13,6 +13,7 @@ credential looks like, and why looking for it takes linear time.
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, Final
 
 from brokkr.work.credentials import CONTEXT, REACH, SHAPES_BY_FORM, Shape
@@ -176,17 +177,29 @@ def carried(name: str) -> str:
 
 
 class _Finder:
-    """Finds credentials of some shapes."""
+    """Finds credentials of some shapes.
+
+    Patterns are compiled when they are needed: all of them take a tenth of a second, and most
+    commands need none.
+    """
 
     def __init__(self, shapes: Sequence[Shape]) -> None:
-        anchors = {anchor for shape in shapes for anchor in shape.anchors}
-        self._anchor = re.compile(_any_of(anchors))
-        self._longest = max(map(len, anchors))
-        self._by_anchor = {
-            anchor: _together([s for s in shapes if any(a.startswith(anchor) for a in s.anchors)])
-            for anchor in anchors
-            if not any(anchor.startswith(each) for each in anchors - {anchor})
-        }
+        self._shapes = shapes
+        self._anchors = {anchor for shape in shapes for anchor in shape.anchors}
+        self._longest = max(map(len, self._anchors))
+        self._by_anchor: dict[str, tuple[re.Pattern[str], dict[int, Shape]]] = {}
+
+    @cached_property
+    def _anchor(self) -> re.Pattern[str]:
+        return re.compile(_any_of(self._anchors))
+
+    def _at(self, anchor: str) -> tuple[re.Pattern[str], dict[int, Shape]]:
+        """Return what may begin at an anchor that begins with no other one."""
+        if anchor not in self._by_anchor:
+            self._by_anchor[anchor] = _together(
+                [s for s in self._shapes if any(a.startswith(anchor) for a in s.anchors)]
+            )
+        return self._by_anchor[anchor]
 
     def next(
         self, text: str, lowered: str, place: int, end: int
@@ -196,7 +209,7 @@ class _Finder:
             place = anchor.start()
             if place >= end:
                 return None
-            pattern, shapes = self._by_anchor[anchor[0]]
+            pattern, shapes = self._at(anchor[0])
             if (match := pattern.match(text, place)) is not None:
                 assert match.lastindex is not None
                 return shapes[match.lastindex], match
@@ -244,7 +257,9 @@ def _together(shapes: list[Shape]) -> tuple[re.Pattern[str], dict[int, Shape]]:
     for shape in shapes:
         by_group[groups] = shape
         groups += 1 + shape.head.groups
-    return re.compile("|".join(f"({shape.pattern})" for shape in shapes)), by_group
+    gates = dict.fromkeys(shape.gate for shape in shapes)
+    gate = f"(?={'|'.join(gates)})" if all(gates) else ""
+    return re.compile(f"{gate}(?:{'|'.join(f'({shape.pattern})' for shape in shapes)})"), by_group
 
 
 _ANY: Final = _Finder(SHAPES)

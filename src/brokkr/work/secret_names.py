@@ -21,6 +21,7 @@ _NAMED_SO: Final = (
     r"|(?:(?<=api)|(?<=access)|(?<=private)|(?<=(?:api|ess|ate|unt|ing|ion|ter)[_-]))key)"
 )
 """The end of a name; what begins it does not matter."""
+_GATE: Final = rf"{_NAMED_SO}[\"'\\ \t:=]"
 _NAMES: Final = ("pass", "pwd", "token", "auth", "credential", "secret", "key")
 
 _RANDOM: Final = (
@@ -68,6 +69,7 @@ def _named(quote: str, inside: str, *, opening: str, closing: str) -> tuple[Shap
             ),
             tail=inside,
             is_certain=False,
+            gate=_GATE,
         ),
         Shape(
             f"password after a colon, {opening or 'un'}quoted{closing}",
@@ -76,6 +78,7 @@ def _named(quote: str, inside: str, *, opening: str, closing: str) -> tuple[Shap
             (f"password: {shown}", f"Passphrase = {shown}"),
             tail=inside,
             is_certain=False,
+            gate=_GATE,
         ),
         Shape(
             f"random text after a secret name, {opening or 'un'}quoted{closing}",
@@ -84,6 +87,7 @@ def _named(quote: str, inside: str, *, opening: str, closing: str) -> tuple[Shap
             (f"token: {shown}", f"aws_secret_access_key = {shown}", f"X-Api-Key: {shown}"),
             tail=inside,
             is_certain=False,
+            gate=_GATE,
         ),
     )
 
@@ -95,6 +99,7 @@ NAMED_SHAPES: Final = (
         r"((?i:auth)(?<=[\"']....)\\{0,3}[\"'][ \t]{0,2}:[ \t]{0,2}\\{0,3}[\"'])"
         rf"(?=[A-Za-z+/]{{0,80}}?(?:[0-9=]|[a-z][A-Z])){BASE64}{{12}}",
         ('{"auths":{"r.example":{"auth":"«Y2k6cTdaazJYdzk=»"}}}',),
+        gate=r"(?i:auth)[\"'\\]",
         tail=BASE64,
     ),
     Shape(
@@ -110,6 +115,7 @@ NAMED_SHAPES: Final = (
             "https://git.example/x.git?a=1&private_token=«q7Zk2Xw9»",
             "https://git.example/x?token=«q7Zk2Xw9»&b=2",
         ),
+        gate="(?<=[?&])",
         tail=r"[^\s\"'&#<>\\]",
     ),
     Shape(
@@ -122,6 +128,7 @@ NAMED_SHAPES: Final = (
             "proxy-authorization: basic «Y2k6cTdaazJYdzk=»",
             '{"Authorization": "token «q7Zk2Xw9Rt4V»"}',
         ),
+        gate="(?i:authorization)",
         tail=BEARER,
     ),
     Shape(
@@ -130,6 +137,7 @@ NAMED_SHAPES: Final = (
         r"((?i:authorization)\\{0,3}[\"']?[ \t]{0,4}[:=][ \t]{0,4}\\{0,3}[\"']?)"
         rf"(?=[A-Za-z]{{0,64}}+[0-9+/=_~]){BEARER}{{8}}",
         ("Authorization: «q7Zk2Xw9Rt4V»",),
+        gate="(?i:authorization)",
         tail=BEARER,
         is_certain=False,
     ),
@@ -166,6 +174,7 @@ NAMED_SHAPES: Final = (
         rf"|does|if|when|used|should|will|needs|expects)(?![A-Za-z0-9_-])){_PLAIN}{{2}}",
         ("docker login --password «q7Zk2Xw9» r.example", "--registry-token «q7Zk2Xw9»"),
         tail=_PLAIN,
+        gate=_GATE,
         is_certain=False,
     ),
     Shape(

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from brokkr import __version__
-from brokkr.cli.main import NOUNS, tree
+from brokkr.cli.main import NOUNS, main, tree
 
 
 def test_help_names_every_noun_and_every_exit_code() -> None:
@@ -101,3 +101,22 @@ def test_complaints_that_cannot_be_written_change_no_exit_code() -> None:
 @pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
 def test_a_standard_file_that_is_closed_stops_nothing(closed: str) -> None:
     assert brokkr(f"brokkr agent rbac {closed}")[0] == 0
+
+
+def test_an_exception_that_nobody_foresaw_is_printed_without_credentials(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def surprise() -> None:
+        raise RuntimeError("cannot reach postgresql://brokkr:hunter2@db/brokkr")
+
+    monkeypatch.setattr("brokkr.cli.main.tree", lambda _: surprise)
+    monkeypatch.setattr("sys.argv", ["brokkr"])
+    monkeypatch.setattr("sys.stdout", sys.stdout)
+
+    with pytest.raises(SystemExit) as end:
+        main()
+
+    said = capfd.readouterr().err
+    assert end.value.code == 1
+    assert said.startswith("Traceback")
+    assert said.endswith("RuntimeError: cannot reach postgresql://***@db/brokkr\n")

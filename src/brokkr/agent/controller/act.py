@@ -25,6 +25,7 @@ from brokkr.agent.controller.plan import (
     Note,
     Plan,
 )
+from brokkr.agent.controller.record import cut
 from brokkr.agent.handlers.protocol import Cancellation, Handler
 from brokkr.agent.kinds import EVENTS, WORKS, Resource
 from brokkr.agent.kube.client import KubeClient
@@ -220,7 +221,7 @@ def _refused(status: WorkStatus, message: str, *, now: datetime) -> WorkStatus:
         TEMPLATE_APPLIED,
         status=False,
         reason=REFUSED,
-        message=message,
+        message=cut(message),
         now=now,
     )
     return replace(status, conditions=conditions)
@@ -269,7 +270,7 @@ async def _record(note: Note, work: Work, *, kube: KubeClient, now: datetime) ->
         "metadata": {"generateName": f"{work.name}."},
         "type": "Warning" if note.is_warning else "Normal",
         "reason": note.reason,
-        "message": note.message,
+        "message": cut(note.message),
         "firstTimestamp": time,
         "lastTimestamp": time,
         "count": 1,

@@ -12,6 +12,7 @@ from brokkr.agent.controller.conditions import (
 from brokkr.agent.handlers.verdict import Failed
 from brokkr.work.model import Attempt, Condition, Phase, Work, WorkStatus
 from brokkr.work.names import attempt_name
+from brokkr.work.redaction import redact
 
 MAX_MESSAGE: Final = 1024
 
@@ -115,7 +116,8 @@ def with_attempt(status: WorkStatus, attempt: Attempt) -> WorkStatus:
 
 
 def cut(message: str) -> str:
-    """Keep a message as short as a status needs it."""
+    """Keep a message as short as a status needs it, without credentials: others read it."""
+    message = redact(message)  # first, for half a token has no shape any more
     return message if len(message) <= MAX_MESSAGE else message[: MAX_MESSAGE - 1] + "…"
 
 

@@ -19,6 +19,7 @@ from brokkr.agent.controller.plan import (
     DeleteWork,
     Plan,
 )
+from brokkr.agent.controller.record import MAX_MESSAGE, cut
 from brokkr.agent.handlers.protocol import Cancellation
 from brokkr.agent.handlers.verdict import (
     Cancelled,
@@ -508,3 +509,11 @@ def test_a_condition_keeps_its_time_while_its_status_stays() -> None:
     assert find_condition(later.conditions, TEMPLATE_APPLIED) == find_condition(
         first.conditions, TEMPLATE_APPLIED
     )
+
+
+def test_the_message_of_a_status_holds_no_credential_not_even_where_it_is_cut() -> None:
+    token = "ghp_q7Zk2Xw9Rt4Vb6Nm1Hs8Jd3Lf5Gp0CyQ7zK2"
+    for room in range(60):
+        said = cut("x" * (MAX_MESSAGE - room) + f" {token} {'y' * 100}")
+        assert "q7Zk" not in said
+        assert len(said) <= MAX_MESSAGE
