@@ -77,7 +77,7 @@ docs: setup ## Build the documentation as a site, into build/docs; a warning is 
 
 bench: setup ## Measure broker and agent on this machine; throughput alone takes a quarter of an hour
 	@for each in throughput depth fan_out parked_polls indexes leases agent \
-		many_agents growth start_up redaction; do \
+		many_agents growth crowding start_up redaction; do \
 		$(BIN)/python benchmarks/$$each.py || exit 1; done
 
 hostile: setup ## Try hostile input at depth, with seeds that are printed; OPTIONS=--help lists more

@@ -72,3 +72,30 @@ def test_migrations_are_numbered_without_gaps() -> None:
     numbers = [int(each.name[:4]) for each in list_migrations()]
 
     assert numbers == list(range(1, len(numbers) + 1))
+
+
+async def test_a_migration_that_waits_for_a_table_lets_others_through(
+    database_url: str,
+) -> None:
+    """As while somebody makes a backup, which reads all tables in one transaction."""
+    last = list_migrations()[-1]
+    backup, other = await asyncpg.connect(database_url), await asyncpg.connect(database_url)
+    await other.execute(
+        "DROP TABLE generator_labels, label_copy; DROP FUNCTION copy_label CASCADE;"
+        " ALTER TABLE work_labels DROP COLUMN is_copied"
+    )
+    await other.execute("DELETE FROM schema_migration WHERE name = $1", last.name)
+    reading = backup.transaction()
+    await reading.start()
+    await backup.execute("SELECT FROM work_labels")
+
+    migrating = asyncio.create_task(migrate(database_url))
+    await asyncio.sleep(0.5)
+    async with asyncio.timeout(4):
+        await other.execute("INSERT INTO work_labels VALUES ('a=b', gen_random_uuid())")
+    assert not migrating.done()
+    await reading.commit()
+
+    assert await migrating == [last.name]
+    await backup.close()
+    await other.close()

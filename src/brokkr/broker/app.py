@@ -37,7 +37,7 @@ from brokkr.broker.followers import Followers
 from brokkr.broker.maintenance.clock import read_clock
 from brokkr.broker.maintenance.due_work import move_due_work
 from brokkr.broker.maintenance.labels import LabelCopy
-from brokkr.broker.maintenance.lanes import rest_lanes
+from brokkr.broker.maintenance.lanes import LaneRest
 from brokkr.broker.maintenance.retention import prune
 from brokkr.broker.maintenance.selectors import SelectorRepair
 from brokkr.broker.maintenance.stale_claims import release_stale_claims
@@ -252,7 +252,7 @@ def _jobs(broker: Broker) -> list[tuple[timedelta, Callable[[], Awaitable[None]]
     )
     move_due = partial(move_due_work, vital, dispatcher=broker.dispatcher, metrics=broker.metrics)
     repair = SelectorRepair(pool=other, dispatcher=broker.dispatcher, metrics=broker.metrics)
-    rest = partial(rest_lanes, other, dispatcher=broker.dispatcher)
+    rest = LaneRest(pool=other, dispatcher=broker.dispatcher)
     forget = partial(prune, other, settings.retention, metrics=broker.metrics, clock=broker.clock)
     return [
         (interval, sweep, "release stale claims"),

@@ -409,7 +409,12 @@ async def test_failure_12_heartbeats_do_not_write_what_need_not_be_written(queue
 async def test_failure_14_nothing_is_announced_from_within_a_writing_transaction(
     queue: Queue,
 ) -> None:
-    assert await queue.pool.fetch("SELECT tgname FROM pg_trigger WHERE NOT tgisinternal") == []
+    triggers = await queue.pool.fetch(
+        "SELECT tgname, prosrc FROM pg_trigger JOIN pg_proc ON pg_proc.oid = tgfoid"
+        " WHERE NOT tgisinternal"
+    )
+    assert [each["tgname"] for each in triggers] == ["copy_label"]
+    assert "notify" not in triggers[0]["prosrc"].lower()
     queries = Path(execution_log.__file__).parent / "queries"
     assert [
         each.name for each in queries.glob("*.sql") if "notify" in each.read_text().lower()

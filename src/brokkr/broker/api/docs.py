@@ -31,8 +31,15 @@ For machines: <a href="/api/v1/openapi.json">openapi.json</a>.</p>
 
 
 async def show_docs(request: Request) -> HTMLResponse:
-    """Render what ``openapi.json`` says for people."""
-    description = request.app.openapi()
+    """Show what ``openapi.json`` says for people."""
+    # Nobody needs a key for it, and to render it takes as long as twenty other requests.
+    state = request.app.state
+    if not hasattr(state, "docs"):
+        state.docs = _render(request.app.openapi())
+    return HTMLResponse(state.docs)
+
+
+def _render(description: dict[str, Any]) -> str:
     operations = [
         _details(f"<b>{method.upper()}</b> <code>{escape(path)}</code>", operation)
         for path, methods in description["paths"].items()
@@ -42,13 +49,12 @@ async def show_docs(request: Request) -> HTMLResponse:
         _details(f"<code>{escape(name)}</code>", schema)
         for name, schema in description["components"]["schemas"].items()
     ]
-    page = _PAGE.format(
+    return _PAGE.format(
         title=escape(description["info"]["title"]),
         version=escape(description["info"]["version"]),
         operations="\n".join(operations),
         schemas="\n".join(schemas),
     )
-    return HTMLResponse(page)
 
 
 def _details(heading: str, content: dict[str, Any]) -> str:

@@ -58,7 +58,11 @@ async def list_events(
     limit: Limit = 100,
     last_event_id: LastEventId = None,
 ) -> Response:
-    """List what happened to a Work; with ``follow``, also what happens, until it is finished."""
+    """
+    List what happened to a Work; with ``follow``, also what happens, until it is finished.
+
+    A caller who follows as many Works as one may is answered 429.
+    """
     after = last_event_id if follow and last_event_id is not None else after
     place = (work_id, after)
     async with transaction(call.database) as db:

@@ -61,7 +61,11 @@ async def submit_work(
     body: SubmitWork,
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
 ) -> WorkBody:
-    """Submit a Work: it waits until an agent that its target selects claims it."""
+    """
+    Submit a Work: it waits until an agent that its target selects claims it.
+
+    A limit that is reached, of the generator or of distinct targets, is a 429 that says which.
+    """
     if idempotency_key is not None:
         if body.idempotency_key not in (None, idempotency_key):
             raise InvalidWork("idempotency_key", "is not that of the header Idempotency-Key")
@@ -122,7 +126,11 @@ async def list_work(
     limit: Limit = 50,
     cursor: UUID | None = None,
 ) -> WorkPage:
-    """List queued and finished Work together, newest first; a generator's list is its own."""
+    """
+    List queued and finished Work together, newest first; a generator's list is its own.
+
+    A caller who asks for many lists at once waits for its turn, and then is answered 429.
+    """
     states = [WorkState(outcome.upper())] if outcome else status
     labels = _labels_of(label or [])
     async with call.search() as share, transaction(share) as db:

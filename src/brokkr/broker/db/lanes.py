@@ -166,3 +166,15 @@ async def wake_lost_lanes(db: Connection, *, limit: int) -> list[int]:
             )
             await fetch_all(db, "refresh_narrower_selectors", selector_id=row["id"])
     return [row["id"] for row in lost]
+
+
+async def drop_strays(db: Connection, *, after: int, limit: int) -> int:
+    """
+    Delete members of the next few selectors that rest, by id.
+
+    Returns:
+        The id behind which to go on; 0 if these were the last.
+    """
+    row = await fetch_one(db, "drop_strays", after=after, limit=limit)
+    assert row is not None
+    return row["last"] or 0

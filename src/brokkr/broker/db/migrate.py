@@ -6,12 +6,22 @@ must not change afterwards; its checksum says so.  Files that only a newer broke
 are left alone, so that replicas can be updated one after the other.
 """
 
+import asyncio
 import hashlib
 from dataclasses import dataclass
 from importlib.resources import files
+from typing import Final
+
+import asyncpg
+import structlog
 
 from brokkr.broker.db.pool import Connection, connect
 from brokkr.work.errors import BrokkrError
+
+_LOCK_TIMEOUT_SECONDS: Final = 2
+_ATTEMPTS: Final = 30
+
+_log = structlog.get_logger()
 
 
 class MigrationChanged(BrokkrError):
@@ -73,11 +83,23 @@ async def _apply(db: Connection, migration: Migration, applied: dict[str, str]) 
         if applied[migration.name] != migration.sha256:
             raise MigrationChanged(migration.name)
         return False
-    async with db.transaction():
-        await db.execute(migration.sql)
-        await db.execute(
-            "INSERT INTO schema_migration (name, sha256) VALUES ($1, $2)",
-            migration.name,
-            migration.sha256,
-        )
-    return True
+    attempts = 1
+    while True:
+        try:
+            async with db.transaction():
+                # Whoever comes for a table while this waits for it waits behind it: so not long.
+                await db.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT_SECONDS}s'")
+                await db.execute(migration.sql)
+                await db.execute(
+                    "INSERT INTO schema_migration (name, sha256) VALUES ($1, $2)",
+                    migration.name,
+                    migration.sha256,
+                )
+        except asyncpg.LockNotAvailableError:
+            if attempts == _ATTEMPTS:
+                raise
+            _log.warning("migration waits", migration=migration.name, reason="a table is locked")
+            attempts += 1
+            await asyncio.sleep(_LOCK_TIMEOUT_SECONDS)
+        else:
+            return True

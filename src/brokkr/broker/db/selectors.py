@@ -13,6 +13,7 @@ import asyncio
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 from uuid import UUID
@@ -32,6 +33,9 @@ MAX_TARGET_BYTES: Final = 64 * 1024
 _PAGE: Final = 100
 _BREATH: Final = 10
 """After so many targets whoever else has something to do gets a turn: a few milliseconds."""
+
+_AGENTS_AT_ONCE: Final = 250
+"""The same, for agents that one target looks at."""
 
 _ID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -221,8 +225,10 @@ async def prefer_others(db: Connection, work_id: UUID) -> int:
 async def list_lanes(db: Connection, agent_ids: Collection[UUID]) -> dict[UUID, dict[int, str]]:
     """Return the lanes of agents, as the ids of selectors with their work types."""
     lanes: dict[UUID, dict[int, str]] = {}
+    ids: dict[int, int] = {}  # thousands of agents are in the same lanes, and memory counts
     for row in await fetch_all(db, "list_lanes", agent_ids=agent_ids):
-        lanes.setdefault(row["agent_id"], {})[row["selector_id"]] = row["work_type"]
+        selector_id = ids.setdefault(row["selector_id"], row["selector_id"])
+        lanes.setdefault(row["agent_id"], {})[selector_id] = sys.intern(row["work_type"])
     return lanes
 
 
@@ -295,5 +301,10 @@ async def _select_agents(db: Connection, selector: int, *, targets: Sequence[Tar
         names = set().union(*(each.agents for each in targets))
         ids = [UUID(each) for each in names if _ID.fullmatch(each)]
     rows = await fetch_all(db, "list_selectables", names=names, ids=ids)
-    chosen = [row["id"] for row in rows if selects(targets, _selectable(row))]
+    chosen = []
+    for number, row in enumerate(rows, start=1):
+        if selects(targets, _selectable(row)):
+            chosen.append(row["id"])
+        if number % _AGENTS_AT_ONCE == 0:
+            await asyncio.sleep(0)
     await fetch_value(db, "replace_selector_agents", selector_id=selector, agent_ids=chosen)

@@ -1,3 +1,5 @@
+import pytest
+
 from brokkr.wire.bodies import ClaimOne, CompleteWork, SubmitWork, TargetBody
 from support.factories import a_build_template
 
@@ -47,3 +49,12 @@ async def test_the_documentation_page_loads_nothing_from_elsewhere(served: Serve
     assert "/api/v1/work/{work_id}/complete" in page
     assert "http://" not in page
     assert "https://" not in page
+
+
+async def test_the_documentation_page_is_made_once(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = await served.request("GET", "/docs", key=None)
+    monkeypatch.delattr("brokkr.broker.api.docs._details")
+
+    assert await served.request("GET", "/docs", key=None) == first

@@ -5,7 +5,7 @@ from datetime import timedelta
 from structlog.testing import capture_logs
 
 from brokkr.broker.dispatch import Dispatcher
-from brokkr.broker.maintenance.lanes import rest_lanes
+from brokkr.broker.maintenance.lanes import LaneRest
 from support.dispatch import WITHIN, a_replica
 from support.queue import Queue
 from support.signals import eventually
@@ -25,7 +25,7 @@ async def test_lanes_in_which_nothing_is_queued_rest_in_one_run(queue: Queue) ->
     kept_one = await queue.submit()
 
     with capture_logs() as logs:
-        await rest_lanes(queue.pool, dispatcher=Dispatcher(), age=timedelta())
+        await LaneRest(pool=queue.pool, dispatcher=Dispatcher(), age=timedelta())()
 
     assert await queue.pool.fetchval("SELECT count(*) FROM agent_selectors") == 1
     assert await queue.targets(kept_one) == {agent.name}
@@ -42,7 +42,7 @@ async def test_every_replica_forgets_a_lane_that_rests_and_hears_when_it_is_used
         waiter = await there.parked(agent)
         assert kept(there.dispatcher) == 1
 
-        await rest_lanes(queue.pool, dispatcher=here.dispatcher, age=timedelta())
+        await LaneRest(pool=queue.pool, dispatcher=here.dispatcher, age=timedelta())()
 
         async def has_forgotten() -> bool:
             return kept(there.dispatcher) == 0
@@ -68,7 +68,29 @@ async def test_work_for_a_lane_that_rests_is_found_and_announced(
         await queue.pool.execute("UPDATE selectors SET agents = '{}'")
         await queue.pool.execute("DELETE FROM agent_selectors")
 
-        await rest_lanes(queue.pool, dispatcher=replica.dispatcher)
+        await LaneRest(pool=queue.pool, dispatcher=replica.dispatcher)()
 
         assert await waiter.is_woken(within=WITHIN)
         assert len(await queue.claim_some(agent)) == 1
+
+
+async def test_an_agent_that_an_earlier_version_puts_into_lanes_that_rest_is_taken_out(
+    queue: Queue,
+) -> None:
+    agent = await queue.an_agent()
+    finished = await queue.submit()
+    await queue.cancel(finished)
+    waits = await queue.submit({"agents": [agent.name]})
+    rest = LaneRest(pool=queue.pool, dispatcher=Dispatcher(), age=timedelta())
+    await rest()
+    await queue.pool.execute(
+        "INSERT INTO agent_selectors (agent_id, selector_id)"
+        " SELECT $1, id FROM selectors WHERE agents IS NOT NULL",
+        agent.id,
+    )
+
+    await rest()
+
+    assert await queue.pool.fetchval("SELECT count(*) FROM agent_selectors") == 1
+    assert await queue.targets(waits) == {agent.name}
+    assert await queue.targets(finished) == {agent.name}
