@@ -186,8 +186,13 @@ BOUNDED: Final[dict[str, dict[str, Case]]] = {
             "actor": "",
             "retries": None,
             "message": None,
+            "kind": "released",
+            "is_revivable": False,
+            "infrastructure_retries": None,
         }
     },
+    "lock_listed_claims": {"": lambda deep: {"agent_id": deep.agent, "claim_ids": deep.claims}},
+    "count_unable_releases": {"": lambda deep: {"work_id": deep.claimed[0], "prefix": "unable"}},
     "request_cancel": {"": lambda deep: {"work_id": deep.claimed[0], "actor": ""}},
     "requeue_work": {"": lambda deep: {"work_id": deep.finished[0], "actor": "", "reason": ""}},
     "record_handoff_answer": {"": lambda deep: {"claim_id": deep.claims[0]}},
@@ -230,7 +235,9 @@ BOUNDED: Final[dict[str, dict[str, Case]]] = {
     "count_ahead": {
         "": lambda deep: {"agent_ids": [deep.agent], "priority": 0, "seq": 1000, "limit": 100}
     },
-    "find_pending_work": {"": lambda deep: {"work_id": deep.pending[8], "limit": 100}},
+    "find_pending_work": {
+        "": lambda deep: {"work_id": deep.pending[8], "limit": 100, "prefix": "unable"}
+    },
     "count_pending_work": {"": lambda deep: {"generator_id": deep.generator, "enough": 1000}},
     "find_agent": {"": lambda deep: {"id": deep.agent, "name": ""}},
     "list_agents": {"": lambda _: {"after": None, "limit": 20}},
