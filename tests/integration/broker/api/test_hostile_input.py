@@ -18,6 +18,7 @@ from uuid import uuid4
 import pytest
 import yaml
 
+from brokkr.broker.api import connection
 from brokkr.broker.api.connection import MAX_HEAD_BYTES
 from brokkr.broker.app import Server
 from brokkr.broker.db.keys import create_admin_key
@@ -463,9 +464,83 @@ async def test_what_is_longer_than_announced_is_no_request(door: Door) -> None:
 async def test_what_is_no_request_is_refused_before_anybody_reads_it(
     door: Door, head: bytes
 ) -> None:
-    status, _ = await door.send(head)
+    status, _ = await door.send(head.replace(b"HTTP/1.1\r\n", b"HTTP/1.1\r\nhost: broker\r\n", 1))
 
     assert status == 400
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"GET /healthz HTTP/1.1\r\n", 400),
+        (b"GET /healthz HTTP/1.1\r\nhost: a\r\nhost: a\r\n", 400),
+        (b"GET /healthz HTTP/1.1\r\nhost: a, b\r\n", 400),
+        (b"GET /healthz HTTP/1.1\r\nhost: a/b\r\n", 400),
+        (b"GET /healthz HTTP/1.1\r\nhost: u@a\r\n", 400),
+        (b"GET /healthz HTTP/1.1\r\nhost: a\xff\r\n", 400),
+        (b"GET /healthz HTTP/1.1\r\nhost:\r\n", 200),
+        (b"GET /healthz HTTP/1.1\r\nhost: [::1]:3000\r\n", 200),
+        (b"GET /healthz HTTP/1.0\r\n", 200),
+        (b"GET /healthz HTTP/1.0\r\nhost: a\r\nhost: b\r\n", 400),
+        (b"GET http://elsewhere/healthz HTTP/1.1\r\nhost: a\r\n", 200),
+        (b"OPTIONS * HTTP/1.1\r\nhost: a\r\n", 404),
+        (b"CONNECT a:80 HTTP/1.1\r\nhost: a\r\n", 400),
+        (b"GET http://elsewhere HTTP/1.1\r\nhost: a\r\n", 400),
+        (b"POST /api/v1/work HTTP/1.1\r\nhost: a\r\ntransfer-encoding: gzip, chunked\r\n", 400),
+        (b"POST /api/v1/work HTTP/1.0\r\nhost: a\r\ntransfer-encoding: chunked\r\n", 400),
+    ],
+)
+async def test_a_head_says_one_host_and_one_way_to_read_on(
+    door: Door, head: bytes, status: int
+) -> None:
+    assert (await door.send(head + b"\r\n"))[0] == status
+
+
+@pytest.mark.parametrize("more", [{}, {"connection": "close"}])
+async def test_who_sends_too_much_still_reads_why(door: Door, more: dict[str, str]) -> None:
+    """A client that sends all before it reads, as many do."""
+
+    def send() -> bytes:
+        with socket.create_connection((door.host, door.port), timeout=20) as client:
+            client.sendall(door.head(content_length=30 * MIB, **more))
+            for _ in range(30):
+                client.sendall(b"x" * MIB)
+            return client.recv(100)
+
+    assert (await asyncio.to_thread(send)).startswith(b"HTTP/1.1 413 ")
+
+
+async def test_who_sends_a_head_without_end_still_reads_why(door: Door) -> None:
+    def send() -> bytes:
+        with socket.create_connection((door.host, door.port), timeout=20) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nx: " + b"x" * (2 * MIB))
+            return client.recv(100)
+
+    assert (await asyncio.to_thread(send)).startswith(b"HTTP/1.1 431 ")
+
+
+async def test_what_follows_an_early_answer_is_read_for_a_while_only(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "LINGER_SECONDS", 0.3)
+    head = door.head(content_length=30 * MIB, connection="close")
+    reader, writer = await asyncio.open_connection(door.host, door.port)
+    writer.write(head)
+
+    assert (await reader.read()).startswith(b"HTTP/1.1 413 ")
+    await door.is_left_alone()  # though this client has not closed
+    writer.close()
+
+
+async def test_an_answer_that_spares_the_body_ends_the_connection(door: Door) -> None:
+    head = door.head(content_length=30 * MIB, expect="100-continue")
+    reader, writer = await asyncio.open_connection(door.host, door.port)
+    writer.write(head)
+
+    answer = await reader.read()
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"connection: close" in answer.lower()
+    writer.close()
 
 
 @pytest.mark.parametrize(
