@@ -3,6 +3,7 @@ import hashlib
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from brokkr.broker.db.migrate import MigrationChanged, list_migrations, migrate
 from brokkr.work.errors import BrokerUnavailable
@@ -99,3 +100,23 @@ async def test_a_migration_that_waits_for_a_table_lets_others_through(
     assert await migrating == [last.name]
     await backup.close()
     await other.close()
+
+
+async def test_who_waits_for_another_brokers_migration_says_for_whom(
+    empty_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("brokkr.broker.db.migrate._TELL_SECONDS", 0.2)
+    holder = await asyncpg.connect(empty_url, server_settings={"application_name": "the other"})
+    pid = holder.get_server_pid()
+    await holder.execute("SELECT pg_advisory_lock(4, 0)")
+    with capture_logs() as logs:
+        waiting = asyncio.create_task(migrate(empty_url))
+        await asyncio.sleep(0.7)
+        assert not waiting.done()
+        await holder.close()
+        assert await waiting
+
+    said = [line for line in logs if line["event"] == "waiting for a migration"]
+    assert len(said) in {2, 3}
+    assert said[0]["holder"].startswith("the other at this machine since ")
+    assert said[0]["holder_pid"] == pid

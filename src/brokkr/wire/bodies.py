@@ -18,10 +18,13 @@ from pydantic import (
     AfterValidator,
     AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
+    Strict,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from brokkr.work.redaction import redact, redact_all
 from brokkr.work.selectors import MatchExpression, Operator, Target
@@ -58,8 +61,28 @@ Step = Annotated[
     AfterValidator(lambda text: redact(text)[:MAX_STEP]),
 ]
 
+
+def _number(value: Any) -> Any:
+    """Refuse what is no number in JSON or YAML, though it could be read as one."""
+    if isinstance(value, bool | str | bytes):
+        kind = "a string: leave out the quotes" if isinstance(value, str) else "true or false"
+        raise PydanticCustomError("number_type", "must be a number, and is {kind}", {"kind": kind})
+    return value
+
+
+def _time(value: Any) -> Any:
+    if isinstance(value, int | float):
+        raise PydanticCustomError("time_type", "must be a time such as 2030-01-31T12:00:00Z")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_number)]
+Number = Annotated[float, BeforeValidator(_number)]
+Truth = Annotated[bool, Strict()]
+
 Moment = Annotated[
     AwareDatetime,
+    BeforeValidator(_time),
     Field(ge=datetime(2000, 1, 1, tzinfo=UTC), lt=datetime(2200, 1, 1, tzinfo=UTC)),
 ]
 """A time that somebody may mean; the ends of the calendar do not survive a time zone."""
@@ -169,16 +192,16 @@ class SubmitWork(Request):
         description="An object, a list of objects, or YAML text (several documents too)."
     )
     target: TargetBody | Targets
-    max_retries: Annotated[int, Field(ge=0, le=20)] = 3
-    claim_timeout_seconds: Annotated[int, Field(ge=1, le=7 * 86400)] = 3600
-    max_handoffs: Annotated[int, Field(ge=0, le=20)] = Field(
+    max_retries: Annotated[Whole, Field(ge=0, le=20)] = 3
+    claim_timeout_seconds: Annotated[Whole, Field(ge=1, le=7 * 86400)] = 3600
+    max_handoffs: Annotated[Whole, Field(ge=0, le=20)] = Field(
         default=0, description="How often another agent may try after a retryable failure."
     )
-    priority: Annotated[int, Field(ge=-100, le=100)] = Field(
+    priority: Annotated[Whole, Field(ge=-100, le=100)] = Field(
         default=0, description="Higher goes first; of the same priority the oldest does."
     )
     not_before: Moment | None = Field(default=None, description="Not to be claimed earlier.")
-    start_within_seconds: Annotated[int, Field(ge=1, le=365 * 86400)] | None = Field(
+    start_within_seconds: Annotated[Whole, Field(ge=1, le=365 * 86400)] | None = Field(
         default=None,
         description="If nobody claims it for so long, counted from when it may start, "
         "it ends as expired.",
@@ -320,8 +343,8 @@ class ClaimOne(Request):
 class ClaimSome(Request):
     """``POST /agents/{id}/work/claim``."""
 
-    max: Annotated[int, Field(ge=1, le=100)] = 1
-    wait: Annotated[float, Field(ge=0, le=MAX_WAIT_SECONDS)] = Field(
+    max: Annotated[Whole, Field(ge=1, le=100)] = 1
+    wait: Annotated[Number, Field(ge=0, le=MAX_WAIT_SECONDS)] = Field(
         default=0, description="Seconds to wait for work if there is none."
     )
     types: Annotated[list[str], Field(max_length=50)] | None = None
@@ -352,7 +375,7 @@ class ReleaseWork(Request):
 
     claim_id: UUID | None = None
     reason: Words = ""
-    delay_seconds: Annotated[float, Field(ge=0, le=86400)] = Field(
+    delay_seconds: Annotated[Number, Field(ge=0, le=86400)] = Field(
         default=0, description="Until it may be claimed again."
     )
 
@@ -368,9 +391,9 @@ class ReportProgress(Request):
 
     claim_id: UUID
     phase: Annotated[str, Field(max_length=20)]
-    attempt: Annotated[int, Field(ge=1, le=MAX_RETRIES_TOLD)]
-    retries: Annotated[int, Field(ge=0, le=MAX_RETRIES_TOLD)] = 0
-    infrastructure_retries: Annotated[int, Field(ge=0, le=MAX_RETRIES_TOLD)] | None = Field(
+    attempt: Annotated[Whole, Field(ge=1, le=MAX_RETRIES_TOLD)]
+    retries: Annotated[Whole, Field(ge=0, le=MAX_RETRIES_TOLD)] = 0
+    infrastructure_retries: Annotated[Whole, Field(ge=0, le=MAX_RETRIES_TOLD)] | None = Field(
         default=None,
         description="How many attempts of the Work, of all its claims, the cluster or a node was "
         "to blame for, and were repeated. Only for brokers that announce "
@@ -387,14 +410,14 @@ class CompleteWork(Request):
     """``POST /work/{id}/complete``; give ``success`` or ``outcome``."""
 
     claim_id: UUID
-    success: bool | None = None
+    success: Truth | None = None
     outcome: Literal["succeeded", "failed", "cancelled"] | None = None
-    retries: Annotated[int, Field(ge=0, le=MAX_RETRIES_TOLD)] = 0
+    retries: Annotated[Whole, Field(ge=0, le=MAX_RETRIES_TOLD)] = 0
     message: Words = ""
     result: Annotated[
         dict[str, Any], AfterValidator(_check_result), AfterValidator(redact_all)
     ] = {}
-    retryable: bool = False
+    retryable: Truth = False
 
     @model_validator(mode="after")
     def _says_how_it_ended(self) -> Self:
@@ -446,8 +469,8 @@ class RelabelAgent(Request):
 class Capacity(Answer):
     """How much an agent executes at once, and how much more it would take now."""
 
-    max_concurrent: Annotated[int, Field(ge=0, le=100_000)]
-    free: Annotated[int, Field(ge=0, le=100_000)]
+    max_concurrent: Annotated[Whole, Field(ge=0, le=100_000)]
+    free: Annotated[Whole, Field(ge=0, le=100_000)]
 
 
 class Unable(Answer):
@@ -460,7 +483,7 @@ class Unable(Answer):
 
     reason: Annotated[str, Field(max_length=50)]
     cause: Reason
-    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = Field(
+    seconds: Annotated[Number, Field(ge=0, allow_inf_nan=False)] = Field(
         description="For how long, as of the agent's last heartbeat."
     )
 

@@ -27,6 +27,7 @@ from brokkr.work.errors import (
     AgentNameTaken,
     AgentNotFound,
     AgentSuperseded,
+    BodyEncoded,
     BodyTooLarge,
     BrokerFailed,
     BrokerUnavailable,
@@ -65,6 +66,7 @@ STATUS: Final[Mapping[type[BrokkrError], HTTPStatus]] = MappingProxyType(
     {
         InvalidInput: HTTPStatus.UNPROCESSABLE_ENTITY,
         MalformedBody: HTTPStatus.BAD_REQUEST,
+        BodyEncoded: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
         BodyTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         Unauthenticated: HTTPStatus.UNAUTHORIZED,
         NotPermitted: HTTPStatus.FORBIDDEN,
@@ -85,6 +87,7 @@ CODES: Final[Mapping[str, type[BrokkrError]]] = MappingProxyType(
         "agent_name_taken": AgentNameTaken,
         "agent_not_found": AgentNotFound,
         "agent_superseded": AgentSuperseded,
+        "body_encoded": BodyEncoded,
         "body_too_large": BodyTooLarge,
         "broker_unavailable": BrokerUnavailable,
         "claim_lost": ClaimLost,

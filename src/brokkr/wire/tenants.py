@@ -6,10 +6,10 @@ from uuid import UUID
 
 from pydantic import Field
 
-from brokkr.wire.bodies import Answer, Request
+from brokkr.wire.bodies import Answer, Request, Whole
 
-MaxPending = Annotated[int, Field(ge=0, le=1_000_000)]
-MaxPerMinute = Annotated[int, Field(ge=1, le=1_000_000)]
+MaxPending = Annotated[Whole, Field(ge=0, le=1_000_000)]
+MaxPerMinute = Annotated[Whole, Field(ge=1, le=1_000_000)]
 
 
 class CreateGenerator(Request):

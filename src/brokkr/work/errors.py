@@ -8,6 +8,7 @@ What can go wrong, as facts that callers treat differently.
     │   ├── InvalidWork            ... a Work, its template or its target
     │   └── InvalidAgent           ... an agent's name, labels or annotations
     ├── MalformedBody         400  not JSON or YAML at all
+    │   └── BodyEncoded       415  compressed, which is not read here
     ├── BodyTooLarge          413
     ├── Unauthenticated       401  no key, or one that opens nothing
     ├── NotPermitted          403  a good key, for something else
@@ -89,6 +90,18 @@ class MalformedBody(BrokkrError):
     """The body is not what its content type says it is."""
 
     code = "malformed_body"
+
+
+class BodyEncoded(MalformedBody):
+    """The body is compressed, or encoded otherwise: its size would say nothing."""
+
+    code = "body_encoded"
+
+    def __init__(self, encoding: str) -> None:
+        super().__init__(
+            f"the content encoding {encoding!r} is not read here: send the body as it is"
+        )
+        self.encoding = encoding
 
 
 class BodyTooLarge(BrokkrError):

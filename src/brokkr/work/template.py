@@ -127,6 +127,7 @@ def check_template(
         check_build(paths)
         for path, document in paths:
             _check_values(document, path)
+    _check_names(paths)
 
 
 def check_size(template: Manifest) -> bool:
@@ -225,6 +226,22 @@ def _values_of(entry: Manifest) -> Iterator[tuple[object, object]]:
         if isinstance(each, str) and "=" in each:
             inner, _, given = each.partition("=")
             yield inner, given
+
+
+def _check_names(paths: list[tuple[str, Manifest]]) -> None:
+    """Refuse two objects of one kind and name: the second would not be made, or be the first."""
+    seen: dict[object, str] = {}
+    for path, document in paths:
+        name = document.get("metadata", {}).get("name")
+        if name is None:
+            continue
+        group = str(document["apiVersion"]).rpartition("/")[0]
+        first = seen.setdefault((group, document["kind"], name), path)
+        if first != path:
+            raise InvalidWork(
+                f"{path}.metadata.name",
+                f"{first} is a {document['kind']} named {name!r} already",
+            )
 
 
 def _check_name(name: object, path: str) -> None:

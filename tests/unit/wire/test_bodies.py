@@ -1,10 +1,11 @@
+import math
 from typing import Any
 from uuid import uuid4
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from brokkr.wire.bodies import (
     MAX_MESSAGE,
@@ -12,8 +13,10 @@ from brokkr.wire.bodies import (
     MAX_STEP,
     AgentBody,
     Capabilities,
+    Capacity,
     ClaimSome,
     CompleteWork,
+    ReleaseWork,
     ReportProgress,
     SubmitWork,
     TargetBody,
@@ -225,3 +228,52 @@ def test_a_reason_and_a_step_are_kept_without_credentials() -> None:
 def test_a_step_is_a_name_and_no_story() -> None:
     with pytest.raises(ValidationError):
         ReportProgress(claim_id=uuid4(), phase="Running", attempt=1, step="x" * 101)
+
+
+NO_NUMBERS: list[Any] = [True, False, "1", "1.0", "", " 1", "1e0", None, [], {}, math.nan, math.inf]
+
+
+@pytest.mark.parametrize("value", NO_NUMBERS)
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (SubmitWork, "priority"),
+        (SubmitWork, "max_retries"),
+        (ClaimSome, "max"),
+        (ClaimSome, "wait"),
+        (ReleaseWork, "delay_seconds"),
+        (Capacity, "free"),
+        (ReportProgress, "attempt"),
+    ],
+)
+def test_what_is_no_number_is_not_read_as_one(
+    body: type[BaseModel], field: str, value: Any
+) -> None:
+    with pytest.raises(ValidationError) as refused:
+        body.model_validate({field: value})
+
+    assert field in {each["loc"][0] for each in refused.value.errors()}
+
+
+def test_a_number_is_one_however_it_is_written() -> None:
+    for one in (1, 1.0):
+        assert ClaimSome.model_validate({"max": one, "wait": one}) == ClaimSome(max=1, wait=1)
+
+
+@pytest.mark.parametrize("value", ["yes", "true", "on", 1, 0, 1.0, "False"])
+def test_only_true_and_false_are_true_and_false(value: Any) -> None:
+    with pytest.raises(ValidationError):
+        CompleteWork.model_validate({"claim_id": str(uuid4()), "success": value})
+
+
+@pytest.mark.parametrize("value", [1_900_000_000, 1.9e9, True])
+def test_a_number_is_no_time(value: Any) -> None:
+    with pytest.raises(ValidationError, match="must be a time such as"):
+        SubmitWork.model_validate({"not_before": value})
+
+
+def test_what_is_wrong_with_a_number_is_said() -> None:
+    with pytest.raises(ValidationError, match="must be a number, and is a string: leave out the"):
+        ClaimSome.model_validate({"max": "7"})
+    with pytest.raises(ValidationError, match="must be a number, and is true or false"):
+        ClaimSome.model_validate({"max": True})

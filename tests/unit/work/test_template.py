@@ -343,3 +343,27 @@ def test_whatever_is_sent_it_is_accepted_or_refused_and_breaks_nothing(
 ) -> None:
     with suppress(InvalidWork):
         check_template("build", template, namespace="brokkr-agent")
+
+
+@pytest.mark.parametrize(
+    ("objects", "kind", "place"),
+    [
+        ([a_build(), a_config_map(), a_config_map()], "ConfigMap", 2),
+        ([a_config_map(), a_config_map(), a_build()], "ConfigMap", 1),
+    ],
+)
+def test_two_objects_of_one_kind_and_name_are_refused(
+    objects: list[Manifest], kind: str, place: int
+) -> None:
+    named = [{**each, "metadata": {"name": "same"}} for each in objects]
+
+    with pytest.raises(InvalidWork, match=f"is a {kind} named 'same' already") as refused:
+        check_template("build", a_list(*named))
+
+    assert refused.value.field == f"template.items[{place}].metadata.name"
+
+
+def test_objects_of_two_kinds_may_have_one_name() -> None:
+    named = [{**each, "metadata": {"name": "same"}} for each in (a_build(), a_config_map())]
+
+    check_template("build", a_list(*named))

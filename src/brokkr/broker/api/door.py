@@ -22,13 +22,14 @@ from brokkr.broker.api.auth import authenticate, check_role
 from brokkr.broker.api.call import Call
 from brokkr.broker.db.keys import Role
 from brokkr.wire.documents import MAX_DEPTH, parse_json, parse_yaml
-from brokkr.work.errors import BodyTooLarge, InvalidInput, MalformedBody, NotFound
+from brokkr.work.errors import BodyEncoded, BodyTooLarge, InvalidInput, MalformedBody, NotFound
 from brokkr.work.survey import survey
 
 _YAML = ("application/yaml", "application/x-yaml", "text/yaml")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _TOO_LARGE = 2**63
 _BODY_SECONDS = 30
+_MAX_NAMED = 100
 _MAX_DEPTH = MAX_DEPTH + 8
 """A template may be as deep as it may, wherever in a body it stands."""
 
@@ -121,9 +122,13 @@ async def _read(call: Call) -> bytes:
     Read the body as far as the limit, whatever length was announced.
 
     Raises:
+        BodyEncoded: It is compressed.
         BodyTooLarge: It is over the limit, or was announced to be.
         MalformedBody: It did not arrive.
     """
+    encoding = call.headers.get("content-encoding", "").strip()
+    if encoding.lower() not in {"", "identity"}:
+        raise BodyEncoded(encoding[:_MAX_NAMED])
     limit = call.broker.settings.max_body_bytes
     announced = call.headers.get("content-length", "0")
     if announced.isdecimal() and int(announced[:20]) > limit:

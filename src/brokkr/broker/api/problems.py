@@ -24,7 +24,6 @@ from brokkr.work.errors import (
     InvalidInput,
     LimitReached,
     MethodNotAllowed,
-    NoSuchEndpoint,
     Unauthenticated,
     WorkNotFound,
 )
@@ -88,16 +87,12 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _http(request: Request, error: Exception) -> JSONResponse:
-    """What the framework refuses by itself: unknown paths, and methods they do not have."""
+    """What the framework refuses by itself: methods that a path does not have."""
     assert isinstance(error, HTTPException)
-    what = f"{request.method} {request.scope['path']}"[:_MAX_NAMED]
-    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        refused: BrokkrError = MethodNotAllowed(f"this broker has no {what}")
-    elif error.status_code == HTTPStatus.NOT_FOUND:
-        refused = NoSuchEndpoint(f"this broker has no {what}: see /docs for what it has")
-    else:
+    if error.status_code != HTTPStatus.METHOD_NOT_ALLOWED:
         raise error
-    return _problem(request, refused, error.headers)
+    what = f"{request.method} {request.scope['path']}"[:_MAX_NAMED]
+    return _problem(request, MethodNotAllowed(f"this broker has no {what}"), error.headers)
 
 
 async def _unknown(request: Request, _error: Exception) -> JSONResponse:

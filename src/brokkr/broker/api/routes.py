@@ -1,16 +1,23 @@
 """Every path, method and handler, on one screen."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, TypeAlias
 
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, Request
 from fastapi.security import HTTPBearer
+from starlette.routing import Match
+from starlette.types import Receive, Scope, Send
 
 from brokkr.broker.api import agents, claims, docs, events, explain, generators, health, keys, work
+from brokkr.broker.api.auth import authenticate
 from brokkr.broker.api.door import door_for
 from brokkr.broker.db.keys import Role
 from brokkr.wire.bodies import WorkBody
 from brokkr.wire.problem import CODES, MEDIA_TYPE
+from brokkr.work.errors import NoSuchEndpoint
+
+_MAX_NAMED: Final = 200
 
 ADMIN, AGENT, GENERATOR, VIEWER = Role.ADMIN, Role.AGENT, Role.GENERATOR, Role.VIEWER
 
@@ -127,3 +134,23 @@ def add_routes(app: FastAPI) -> None:
             )
     for method, path, handler in _OPEN:
         app.add_api_route(path, handler, methods=[method], include_in_schema=False)
+    # A redirect would lead to whatever host the request names.
+    app.router.redirect_slashes = False
+    app.router.default = partial(_refuse_path, app)
+
+
+async def _refuse_path(app: FastAPI, scope: Scope, receive: Receive, send: Send) -> None:
+    """
+    Refuse a path that there is not; what the API has at all, a stranger may read in its pages.
+
+    Raises:
+        NoSuchEndpoint: Always, for who has a key; with the path that may have been meant.
+    """
+    request, path = Request(scope, receive, send), scope["path"]
+    if path.startswith("/api/"):
+        request.state.caller = await authenticate(request)
+    meant = path.rstrip("/")
+    found = any(each.matches({**scope, "path": meant})[0] == Match.FULL for each in app.routes)
+    hint = f"did you mean {meant}?" if meant != path and found else "see /docs for what it has"
+    what = f"{request.method} {path}"[:_MAX_NAMED]
+    raise NoSuchEndpoint(f"this broker has no {what}: {hint[: _MAX_NAMED + 20]}")

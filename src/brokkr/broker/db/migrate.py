@@ -10,16 +10,20 @@ import asyncio
 import hashlib
 from dataclasses import dataclass
 from importlib.resources import files
+from time import monotonic
 from typing import Final
 
 import asyncpg
 import structlog
 
 from brokkr.broker.db.pool import Connection, connect
+from brokkr.broker.db.statements import fetch_one, fetch_value
 from brokkr.work.errors import BrokkrError
 
 _LOCK_TIMEOUT_SECONDS: Final = 2
 _ATTEMPTS: Final = 30
+_TELL_SECONDS: Final = 5.0
+_LOCK_PAUSE_SECONDS: Final = 0.1
 
 _log = structlog.get_logger()
 
@@ -56,7 +60,7 @@ async def migrate(url: str) -> list[str]:
         DatabaseUnavailable: The database does not let us in.
     """
     async with connect(url) as db:
-        await db.execute("SELECT pg_advisory_lock(4, 0)")  # until the connection closes
+        await _lock(db)
         await db.execute(
             "CREATE TABLE IF NOT EXISTS schema_migration ("
             "name text PRIMARY KEY, sha256 text NOT NULL, "
@@ -67,6 +71,22 @@ async def migrate(url: str) -> list[str]:
             for row in await db.fetch("SELECT name, sha256 FROM schema_migration")
         }
         return [each.name for each in list_migrations() if await _apply(db, each, applied)]
+
+
+async def _lock(db: Connection) -> None:
+    """Take the lock, which is held until the connection closes; say for whom this waits."""
+    tell_at = monotonic() + _TELL_SECONDS
+    while not await fetch_value(db, "lock_migrations"):
+        if monotonic() >= tell_at:
+            tell_at = monotonic() + _TELL_SECONDS
+            holder = await fetch_one(db, "find_migrator")
+            _log.warning(
+                "waiting for a migration",
+                holder="unknown" if holder is None else holder["holder"],
+                holder_pid=None if holder is None else holder["pid"],
+                advice="another broker changes the schema, or hangs; this one goes on after it",
+            )
+        await asyncio.sleep(_LOCK_PAUSE_SECONDS)
 
 
 def list_migrations() -> list[Migration]:

@@ -1,3 +1,4 @@
+import gzip
 from typing import Any
 
 import pytest
@@ -194,3 +195,60 @@ async def test_of_several_shapes_the_likeliest_one_is_judged(
     status, problem = await served.request("POST", "/api/v1/work", json=body)
 
     assert (status, problem["field"]) == (422, "target[0].agents")
+
+
+async def test_nobody_is_led_to_another_path_or_host(served: Served) -> None:
+    for key, status, code in (
+        ("", 401, "unauthenticated"),
+        (served.admin_key, 404, "no_such_endpoint"),
+    ):
+        async with served.http.get(
+            f"{served.url}/api/v1/work/?limit=1",
+            headers={"Authorization": f"Bearer {key}", "Host": "elsewhere.example"},
+            allow_redirects=False,
+        ) as response:
+            problem = await response.json(content_type=None)
+        assert (response.status, problem["code"]) == (status, code)
+        assert "location" not in response.headers
+        assert "elsewhere" not in str(problem)
+
+    assert problem["detail"].endswith("did you mean /api/v1/work?")
+
+
+@pytest.mark.parametrize("path", ["/api/v1/wrok", "/api/v2/work", "/nothing", "/api/v1//work"])
+async def test_a_path_that_is_none_points_to_the_documentation(served: Served, path: str) -> None:
+    async with served.http.get(
+        served.url + path, headers={"Authorization": f"Bearer {served.admin_key}"}
+    ) as response:
+        problem = await response.json(content_type=None)
+
+    assert (response.status, problem["code"]) == (404, "no_such_endpoint")
+    assert problem["detail"].endswith("see /docs for what it has")
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "x-unknown", "gzip, identity"])
+async def test_a_body_that_is_encoded_is_refused_for_that(served: Served, encoding: str) -> None:
+    async with served.http.post(
+        f"{served.url}/api/v1/work",
+        data=gzip.compress(b"{}"),
+        headers={
+            "Authorization": f"Bearer {served.admin_key}",
+            "Content-Encoding": encoding,
+            "Content-Type": "application/json",
+        },
+    ) as response:
+        problem = await response.json(content_type=None)
+
+    assert (response.status, problem["code"]) == (415, "body_encoded")
+    assert problem["detail"] == (
+        f"the content encoding {encoding!r} is not read here: send the body as it is"
+    )
+
+
+async def test_a_body_that_is_said_to_be_as_it_is_is_read(served: Served) -> None:
+    async with served.http.post(
+        f"{served.url}/api/v1/agents",
+        data=b'{"name": "plain"}',
+        headers={"Authorization": f"Bearer {served.admin_key}", "Content-Encoding": "identity"},
+    ) as response:
+        assert response.status == 201
