@@ -11,6 +11,7 @@ from uuid import UUID
 import pytest
 from pydantic import SecretStr
 
+from brokkr.agent.access import Timing
 from brokkr.agent.app import run
 from brokkr.agent.kinds import WORKS
 from brokkr.agent.kube.client import KubeClient
@@ -22,10 +23,13 @@ from brokkr.wire.bodies import RegisterAgent, SubmitWork, TargetBody, WorkBody, 
 from brokkr.work.names import work_name
 from support.broker import RunningBroker
 from support.factories import a_build_template
-from support.proxy import AroundWrite, Streams, proxy
+from support.proxy import ApiLine, AroundWrite, Streams, proxy
 from support.shipwright import Outcome, PlayedShipwright
 from support.signals import eventually
 from support.system import an_agent, proxied_kubeconfig
+
+QUICK = Timing(probe=0.3, confirm=1.0, forget=30.0, announce=0.5)
+"""For an agent whose cluster is about to be taken away, so that a test need not wait."""
 
 
 @dataclass
@@ -128,9 +132,30 @@ class Stage:
                 self.settings, self.agent_kubeconfig = before
 
     @asynccontextmanager
-    async def agent(self) -> AsyncIterator[asyncio.Task[None]]:
+    async def harmed_cluster(self, line: ApiLine) -> AsyncIterator[None]:
+        """Let the agents of this block reach the API server by a line that can be harmed."""
+
+        @asynccontextmanager
+        async def unchanged(method: str, path: str) -> AsyncIterator[None]:
+            yield
+
+        config = KubeConfig.load(self.agent_kubeconfig)
+        before = self.settings, self.agent_kubeconfig
+        async with proxy(
+            config.server, unchanged, tls=config.tls, streams=line.streams, harm=line.harm
+        ) as url:
+            to = self.agent_kubeconfig.with_name("harmed")
+            self.agent_kubeconfig = proxied_kubeconfig(self.agent_kubeconfig, url, to)
+            self.settings = self.settings.model_copy(update={"kubeconfig": to})
+            try:
+                yield
+            finally:
+                self.settings, self.agent_kubeconfig = before
+
+    @asynccontextmanager
+    async def agent(self, timing: Timing | None = None) -> AsyncIterator[asyncio.Task[None]]:
         """Run the agent in this process for the length of the block."""
-        task = asyncio.create_task(run(self.settings))
+        task = asyncio.create_task(run(self.settings, timing=timing or Timing()))
         try:
             yield task
         finally:

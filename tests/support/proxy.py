@@ -7,6 +7,7 @@ makes: what stands before its ``yield`` happens before the server sees the reque
 after it before the agent sees the answer.
 """
 
+import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import (
@@ -15,6 +16,7 @@ from contextlib import (
     contextmanager,
     nullcontext,
 )
+from dataclasses import dataclass, field
 
 import aiohttp
 from aiohttp import web
@@ -22,6 +24,10 @@ from aiohttp import web
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Instead = Callable[[web.Request], Answer | None]
 """Called with each request; returns who answers it, if it is not the server."""
+
+Harm = Callable[[web.Request, dict[str, str]], Awaitable[web.Response | None]]
+"""Called with each request and the headers to send on; may answer it instead."""
+
 AroundWrite = Callable[[str, str], AbstractAsyncContextManager[None]]
 """Called with the method and the path of a request."""
 
@@ -60,6 +66,7 @@ async def proxy(
     tls: ssl.SSLContext | None = None,
     streams: Streams | None = None,
     instead: Instead = lambda _: None,
+    harm: Harm | None = None,
 ) -> AsyncIterator[str]:
     """Listen on a free port for the length of the block; yield the URL."""
     streams = streams or Streams()
@@ -70,6 +77,9 @@ async def proxy(
             body = await request.read()
             if answer_itself := instead(request):
                 return await answer_itself(request)
+            sent = {k: v for k, v in request.headers.items() if k.lower() not in _HOP_BY_HOP}
+            if harm is not None and (refusal := await harm(request, sent)) is not None:
+                return refusal
             is_write = request.method != "GET"
             around = around_write(request.method, request.path) if is_write else nullcontext()
             async with (
@@ -78,9 +88,7 @@ async def proxy(
                     request.method,
                     upstream + request.raw_path,
                     data=body or None,
-                    headers={
-                        k: v for k, v in request.headers.items() if k.lower() not in _HOP_BY_HOP
-                    },
+                    headers=sent,
                     timeout=aiohttp.ClientTimeout(total=None),
                     allow_redirects=False,
                 ) as answer,
@@ -108,3 +116,38 @@ async def proxy(
             yield f"http://127.0.0.1:{port}"
         finally:
             await runner.cleanup()
+
+
+@dataclass
+class ApiLine:
+    """
+    What is done to all that goes over a line to an API server.
+
+    Attributes:
+        is_cut: Connections are closed without an answer.
+        status: Every request is answered with this instead.
+        token: Every request comes with this instead of its own.
+        delay: How long each request waits before it goes on, in seconds.
+    """
+
+    is_cut: bool = False
+    status: int | None = None
+    token: str | None = None
+    delay: float = 0.0
+    streams: Streams = field(default_factory=Streams)
+
+    def drop(self) -> None:
+        """Break off what is under way: watches, mostly."""
+        self.streams.cut()
+
+    async def harm(self, request: web.Request, headers: dict[str, str]) -> web.Response | None:
+        """Do what is to be done; return an answer if the server shall not see the request."""
+        await asyncio.sleep(self.delay)
+        if self.is_cut:
+            assert request.transport is not None
+            request.transport.abort()
+        if self.status is not None:
+            return web.json_response({"message": "out of order"}, status=self.status)
+        if self.token is not None:
+            headers["Authorization"] = f"Bearer {self.token}"
+        return None

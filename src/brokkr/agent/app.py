@@ -2,13 +2,16 @@
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Final, TypeVar
 
 import structlog
 
+from brokkr.agent.access import Access, Reason, Timing, needs_of
+from brokkr.agent.access_probe import AccessProbe, log_changes
 from brokkr.agent.claims import HeldClaims
 from brokkr.agent.controller.caches import Caches
 from brokkr.agent.controller.decide import Policy
@@ -21,15 +24,10 @@ from brokkr.agent.handlers.registry import find_installed, handlers
 from brokkr.agent.health import health_endpoint
 from brokkr.agent.heartbeat import Heart
 from brokkr.agent.intake import Intake
-from brokkr.agent.kinds import NAMESPACES, WORKS
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.config import KubeConfig
-from brokkr.agent.kube.errors import (
-    KubeError,
-    KubeForbidden,
-    KubeKindUnknown,
-    KubeUnavailable,
-)
+from brokkr.agent.kube.errors import KubeError
+from brokkr.agent.kube.permissions import CLUSTER_ROLE, render_role
 from brokkr.agent.metrics import Metrics
 from brokkr.agent.orphans import OrphanSweep
 from brokkr.agent.prerequisites import Prerequisites
@@ -47,8 +45,6 @@ from brokkr.work.trace import Span
 
 log = structlog.get_logger()
 
-_ACCESS_SECONDS: Final = 10
-_ACCESS_PAUSE_SECONDS: Final = 0.5
 _FIRST_PAUSE_SECONDS: Final = 0.5
 _LONGEST_PAUSE_SECONDS: Final = 10.0
 
@@ -59,12 +55,6 @@ HEARD_WITHIN: Final = timedelta(seconds=60)
 """A broker that has not answered for so long is away."""
 
 
-class ClusterNotReady(BrokkrError):
-    """The cluster lacks something that the agent cannot make for itself."""
-
-    code = "cluster_not_ready"
-
-
 def _now() -> datetime:
     return datetime.now(UTC)
 
@@ -73,9 +63,11 @@ def _jitter() -> float:
     return random.uniform(0.75, 1.0)  # noqa: S311 - spreads requests, guards nothing
 
 
-async def run(settings: AgentSettings) -> None:
+async def run(settings: AgentSettings, *, timing: Timing = Timing()) -> None:  # noqa: B008  # frozen
     """
     Be an agent until cancelled.
+
+    One that cannot work in its cluster stays up, claims nothing, and says why.
 
     Told to stop, it claims no more, gives back what nothing was made of yet, and leaves what
     runs to its successor.
@@ -86,7 +78,6 @@ async def run(settings: AgentSettings) -> None:
     Raises:
         AgentSuperseded: A newer process of the same agent is at work.
         CannotListen: The health endpoint's address is taken.
-        ClusterNotReady: The namespace or the definition of Work is missing.
         TelemetryUnavailable: Traces are to be exported, and cannot be.
     """
     key = "" if settings.key is None else settings.key.get_secret_value()
@@ -102,10 +93,10 @@ async def run(settings: AgentSettings) -> None:
                 settings.health.port,
                 metrics=metrics,
                 problems=standing.problems,
+                warnings=standing.warnings,
             )
         )
         agent = await _until_answered(lambda: client.get_agent("self"), standing.note)
-        await _until_available(lambda: _check_access(kube, settings.work_crd.namespace))
         log.info("agent started", agent=agent.name, namespace=settings.work_crd.namespace)
         parts = _Parts(
             settings,
@@ -113,6 +104,7 @@ async def run(settings: AgentSettings) -> None:
             kube,
             client,
             metrics=metrics,
+            timing=timing,
             own_namespace=config.own_namespace,
             export=None if exporter is None else exporter.export,
         )
@@ -135,6 +127,7 @@ class _Parts:
         client: BrokerClient,
         *,
         metrics: Metrics,
+        timing: Timing,
         own_namespace: str | None,
         export: Callable[[Span], None] | None,
     ) -> None:
@@ -149,8 +142,26 @@ class _Parts:
             news.set()
 
         def on_availability() -> None:
-            news.set()
+            self.intake.note_trouble()
             self.heart.wake()
+
+        def on_access() -> None:
+            self._log_access()
+            on_availability()
+
+        rules = (*render_role(crd.namespace), *CLUSTER_ROLE)
+        self.timing = timing
+        self.access = Access(
+            needs_of(kinds, rules),
+            namespace=crd.namespace,
+            clock=time.monotonic,
+            timing=timing,
+            on_change=on_access,
+        )
+        self._log_access = log_changes(self.access)
+        self.probe = AccessProbe(
+            kube, self.access, namespace=crd.namespace, rules=rules, interval=timing.probe
+        )
 
         self.prerequisites = Prerequisites(
             kube=kube,
@@ -200,6 +211,8 @@ class _Parts:
             held=held,
             namespace=crd.namespace,
             prerequisites=self.prerequisites,
+            access=self.access,
+            clock=time.monotonic,
             settings=settings.work_queue,
             news=news,
             jitter=_jitter,
@@ -210,11 +223,14 @@ class _Parts:
             client=client,
             kube=kube,
             caches=self.caches,
+            access=self.access,
             held=held,
             controller=self.controller,
             intake=self.intake,
             namespace=crd.namespace,
             clock=_now,
+            monotonic=time.monotonic,
+            grace=crd.unable_grace,
             patience=timedelta(seconds=max(60.0, 3 * crd.reconcile_interval_seconds)),
             stops_when_cut_off=settings.work_queue.when_cut_off == "stop",
             on_return=to_report.add,
@@ -230,6 +246,10 @@ class _Parts:
             clock=_now,
             metrics=metrics,
         )
+        metrics.read_unable(
+            lambda: None if self.intake.unable is None else self.intake.unable.reason,
+            [each.value for each in Reason],
+        )
         metrics.queue_depth.labels("reconcile").set_function(lambda: len(to_reconcile))
         metrics.queue_depth.labels("report").set_function(lambda: len(to_report))
         metrics.free_slots.set_function(lambda: self.intake.capacity.free)
@@ -241,12 +261,20 @@ class _Parts:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self.caches.run())
-                await self.caches.until_synced()
-                await self.prerequisites.look()
+                tasks.create_task(self.probe.run())
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(self.timing.confirm):
+                        await self.caches.until_synced()
+                        await self.prerequisites.look()
                 # What the cluster holds is adopted before anything new is claimed: the first
                 # heartbeat lists it, and hears of claims whose resource was never written.
+                # If it is not known what the cluster holds, it says so, and claims nothing.
                 await _until_answered(self.heart.beat, self.heart.note_failure)
                 tasks.create_task(self.heart.run())
+                await self.caches.until_synced()
+                await self.prerequisites.look()
+                self.heart.adopt()
+                self.heart.wake()
                 tasks.create_task(self.prerequisites.run())
                 tasks.create_task(self.controller.run())
                 tasks.create_task(self.reporting.run())
@@ -286,6 +314,8 @@ class _Standing:
             f"watch of {each}": "is not served, or not yet listed"
             for each in self.parts.caches.unsynced
         }
+        if (unable := self.parts.intake.unable) is not None:
+            found["cluster"] = unable.cause
         heard_at, problem = self.parts.heart.answered_at, self.parts.heart.problem
         why = f": {problem}" if problem else ""
         if heard_at is None:
@@ -294,8 +324,16 @@ class _Standing:
             found["broker"] = f"has not answered a heartbeat since {render_time(heard_at)}{why}"
         return {
             **found,
+            **{f"work type {k}": v.cause for k, v in self.parts.access.unavailable.items()},
             **{f"work type {k}": v for k, v in self.parts.prerequisites.lacking.items()},
         }
+
+    def warnings(self) -> dict[str, str]:
+        """Name what the agent works without."""
+        if self.parts is None:
+            return {}
+        unseen = {f"watch of {each}": "has failed" for each in self.parts.caches.missing_optional}
+        return {**unseen, **self.parts.access.warnings}
 
 
 def _handlers(settings: AgentSettings) -> dict[str, Handler]:
@@ -352,49 +390,6 @@ def _policy(crd: WorkCrdSettings) -> Policy:
     )
 
 
-async def _check_access(kube: KubeClient, namespace: str) -> None:
-    """
-    Insist on what no agent can do without, as soon as the API server knows what there is.
-
-    One that has just started refuses everything until it has read its rules, and knows no kinds
-    but its own until it has read their definitions.
-    """
-    clock = asyncio.get_running_loop().time
-    until = clock() + _ACCESS_SECONDS
-    while True:
-        try:
-            return await _check_cluster(kube, namespace)
-        except (KubeForbidden, KubeKindUnknown) as error:
-            obstacle = _obstacle(error, namespace)
-            if clock() >= until:
-                raise obstacle from error
-            log.warning("cluster not ready", error=str(obstacle))
-        await asyncio.sleep(_ACCESS_PAUSE_SECONDS)
-
-
-def _obstacle(error: KubeForbidden | KubeKindUnknown, namespace: str) -> ClusterNotReady:
-    if isinstance(error, KubeKindUnknown):
-        return ClusterNotReady(
-            f"the cluster does not know {WORKS}: brokkr agent crd | kubectl apply -f -"
-        )
-    return ClusterNotReady(
-        f"there is no namespace {namespace}, or no right to work in it ({error}): "
-        f"brokkr agent rbac --namespace {namespace} | kubectl apply -f -"
-    )
-
-
-async def _check_cluster(kube: KubeClient, namespace: str) -> None:
-    """Look for what no agent can do without; what types of work need may come later."""
-    if await kube.find(NAMESPACES, None, namespace) is None:
-        raise ClusterNotReady(
-            f"there is no namespace {namespace}; create it "
-            f"(kubectl create namespace {namespace}), or set agent.work_crd.namespace"
-        )
-    if not await kube.serves(WORKS.group, WORKS.version, WORKS.plural):
-        raise KubeKindUnknown(WORKS.plural)
-    await kube.find(WORKS, namespace, "is-there-access")
-
-
 async def _until_answered(
     ask: Callable[[], Awaitable[_T]], note: Callable[[BrokkrError | KubeError], None]
 ) -> _T:
@@ -403,24 +398,13 @@ async def _until_answered(
     while True:
         try:
             return await ask()
-        except (BrokkrError, KubeUnavailable) as error:
+        except (BrokkrError, KubeError) as error:
             note(error)
             asked_for = retry_after_of(error) if isinstance(error, BrokkrError) else 0
             seconds = min(max(pause, asked_for), _LONGEST_PAUSE_SECONDS) * _jitter()
             log.warning("broker not reached", error=str(error), seconds=round(seconds, 1))
         await asyncio.sleep(seconds)
         pause *= 2
-
-
-async def _until_available(ask: Callable[[], Awaitable[_T]]) -> _T:
-    pause = 0.5
-    while True:
-        try:
-            return await ask()
-        except KubeUnavailable as error:
-            log.warning("server not reached", error=str(error), seconds=pause)
-        await asyncio.sleep(pause)
-        pause = min(pause * 2, 10.0)
 
 
 def _first_of(group: BaseExceptionGroup[BaseException]) -> BaseException:

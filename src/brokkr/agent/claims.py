@@ -47,6 +47,7 @@ class HeldClaim:
         renewed_at: When that was, in seconds of a clock that nobody sets.
         work_type: As the claim's answer said, if it came to this process.
         unwritten: The claim's answer, while its Work resource has yet to be created.
+        is_given_back: Whether the broker is being told that it is not wanted any more.
     """
 
     work_id: UUID
@@ -57,6 +58,7 @@ class HeldClaim:
     renewed_at: float
     work_type: str = ""
     unwritten: ClaimBody | None = None
+    is_given_back: bool = False
 
     @property
     def name(self) -> str:
@@ -127,7 +129,7 @@ class HeldClaims:
         self, work_id: UUID, claim_id: UUID, *, round: int, broker: str, lease_seconds: float
     ) -> HeldClaim:
         """Note that a broker says that this claim is held."""
-        lease_seconds = _sensible(lease_seconds)
+        lease_seconds = sensible_lease(lease_seconds)
         held = self._by_id.get(claim_id)
         if held is None:
             held = HeldClaim(work_id, claim_id, round, broker, lease_seconds, self._clock())
@@ -168,7 +170,7 @@ class HeldClaims:
         return work.claim.broker != self.broker
 
 
-def _sensible(lease_seconds: float) -> float:
+def sensible_lease(lease_seconds: float) -> float:
     """Return a lease that can be lived by, whatever the broker said; NaN is no longer than 1."""
     if not lease_seconds > SHORTEST_LEASE_SECONDS:
         return SHORTEST_LEASE_SECONDS

@@ -29,13 +29,19 @@ class CannotListen(BrokkrError):
 
 @asynccontextmanager
 async def health_endpoint(
-    host: str, port: int, *, metrics: Metrics, problems: Callable[[], Mapping[str, str]]
+    host: str,
+    port: int,
+    *,
+    metrics: Metrics,
+    problems: Callable[[], Mapping[str, str]],
+    warnings: Callable[[], Mapping[str, str]] = dict,
 ) -> AsyncIterator[str]:
     """
     Answer for the length of the block; yield the URL.
 
     Args:
         problems: What keeps the agent from being ready, by what it concerns.
+        warnings: What it is ready without, likewise.
 
     Raises:
         CannotListen: The address or the port is not to be had.
@@ -46,7 +52,11 @@ async def health_endpoint(
 
     async def ready(_: web.Request) -> web.Response:
         found = {about: redact(problem) for about, problem in problems().items()}
-        body = {"status": "not ready" if found else "ok", "problems": found}
+        body = {
+            "status": "not ready" if found else "ok",
+            "problems": found,
+            "warnings": dict(warnings()),
+        }
         return web.Response(
             text=json.dumps(body), content_type="application/json", status=503 if found else 200
         )

@@ -7,7 +7,7 @@ agent can execute, and how much more of it.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -15,18 +15,28 @@ from uuid import UUID, uuid4
 
 import structlog
 
-from brokkr.agent.claims import HeldClaim, HeldClaims
+from brokkr.agent.access import Access, Obstacle
+from brokkr.agent.claims import HeldClaim, HeldClaims, sensible_lease
 from brokkr.agent.controller.caches import Caches
 from brokkr.agent.controller.loop import Controller
 from brokkr.agent.intake import Intake, complete_without_resource
-from brokkr.agent.kinds import WORKS
+from brokkr.agent.kinds import NAMESPACES, WORKS
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.errors import KubeError
 from brokkr.agent.log_fields import about, about_claim
 from brokkr.agent.resources import CANCEL_REQUESTED, CLAIM_LOST, CUT_OFF, mark_cancelled
 from brokkr.client import BrokerClient
 from brokkr.client.transport import retry_after_of
-from brokkr.wire.bodies import AgentBody, Heartbeat, HeartbeatAnswer, RenewedLease
+from brokkr.wire.bodies import (
+    MAX_REASON,
+    UNABLE_PREFIX,
+    UNWORKABLE,
+    AgentBody,
+    ClaimBody,
+    Heartbeat,
+    HeartbeatAnswer,
+    RenewedLease,
+)
 from brokkr.work.errors import AgentSuperseded, BrokkrError
 from brokkr.work.model import Work
 from brokkr.work.names import work_name
@@ -52,12 +62,15 @@ class Heart:
         client: BrokerClient,
         kube: KubeClient,
         caches: Caches,
+        access: Access,
         held: HeldClaims,
         controller: Controller,
         intake: Intake,
         namespace: str,
         clock: Callable[[], datetime],
+        monotonic: Callable[[], float],
         patience: timedelta,
+        grace: timedelta,
         stops_when_cut_off: bool,
         on_return: Callable[[str], None],
         jitter: Callable[[], float],
@@ -68,6 +81,8 @@ class Heart:
         Args:
             patience: How long the controller may leave a Work unlooked at before its
                 claim is no longer renewed.
+            monotonic: The clock of what keeps the agent from working, in seconds.
+            grace: How long claims are kept that cannot be worked on.
             stops_when_cut_off: Whether Work is stopped whose lease ran out while the broker
                 was away.
             on_return: Called with the name of each Work that is not reported, when the broker
@@ -80,12 +95,17 @@ class Heart:
         self._client = client
         self._kube = kube
         self._caches = caches
+        self._access = access
         self._held = held
         self._controller = controller
         self._intake = intake
         self._namespace = namespace
         self._clock = clock
         self._patience = patience
+        self._monotonic = monotonic
+        self._grace = grace
+        self._old: dict[UUID, ClaimBody] = {}
+        self._given_up: set[UUID] = set()
         self._stops_when_cut_off = stops_when_cut_off
         self._on_return = on_return
         self._jitter = jitter
@@ -145,10 +165,17 @@ class Heart:
     async def beat(self) -> None:
         """Send one heartbeat and do what its answer asks for."""
         works = {work.name: work for work in self._unacknowledged()}
-        listed = {work.claim.claim_id for work in works.values() if self._is_looked_after(work)}
-        listed |= {held.claim_id for held in self._held if held.unwritten is not None}
-        answer = await self._send(listed)
+        listed, unworkable = self._sort(works)
+        given_up = unworkable.keys() - self._given_up
+        if given_up:
+            log.warning("claims given up", claims=[str(each) for each in sorted(given_up)])
+        answer = await self._send(listed, unworkable)
         self._held.note_answer(answer)
+        self._given_up = set(unworkable)
+        for claim_id in given_up:
+            self._held.drop(claim_id)
+        for claim_id in given_up.union(answer.lost):
+            self._old.pop(claim_id, None)
         self.answered_at = self._clock()
         self._failures, self._retry_after, self.problem = 0, 0.0, None
         if not self._held.heard.is_set():
@@ -159,32 +186,86 @@ class Heart:
         # a restore, or behind a name that leads to two, it does not know them.
         theirs = {work.claim.claim_id: work for work in works.values()}
         for lease in answer.renewed:
-            if lease.claim_id in listed:
+            if lease.claim_id in listed and lease.claim_id not in self._old:
                 await self._take_renewal(lease, theirs.get(lease.claim_id), answer.broker)
         for claim_id in listed.intersection(answer.lost):
             await self._take_loss(claim_id, theirs.get(claim_id), answer.broker)
 
-    async def _send(self, listed: AbstractSet[UUID]) -> HeartbeatAnswer:
+    def adopt(self) -> None:
+        """
+        Take over what the broker says that an earlier process holds.
+
+        It must be known what is in the cluster, or what runs there would be started again.
+        """
+        for claim in self._old.values():
+            known = self._caches.works.get(work_name(claim.id, round=claim.round))
+            # The broker does not know what it was told: it was restored from a backup.
+            if known is None or known.acknowledged_at is not None:
+                self._intake.take_in(claim)
+        self._old.clear()
+
+    def _sort(self, works: Mapping[str, Work]) -> tuple[set[UUID], dict[UUID, str]]:
+        """Return the claims to renew, and those that nothing can be done for, with the reason."""
+        listed = {held.claim_id for held in self._held if held.unwritten is not None}
+        hindered = self._without_resource()
+        for work in works.values():
+            is_looked_after = self._is_looked_after(work)
+            obstacle = self._obstacle_to(work, is_looked_after=is_looked_after)
+            if obstacle is not None:
+                hindered[work.claim.claim_id] = obstacle
+            elif is_looked_after:
+                listed.add(work.claim.claim_id)
+        since = self._monotonic() - self._grace.total_seconds()
+        listed |= {each for each, obstacle in hindered.items() if obstacle.since >= since}
+        unworkable = {
+            each: obstacle.cause[:MAX_REASON]
+            for each, obstacle in hindered.items()
+            if each not in listed
+        }
+        return listed, unworkable
+
+    def _obstacle_to(self, work: Work, *, is_looked_after: bool) -> Obstacle | None:
+        """Return what keeps a Work from going on, if it has not ended."""
+        if work.status.phase.is_terminal:
+            return None
+        obstacle = self._access.obstacle_to(work.work_type, begun=True)
+        if obstacle is None and not is_looked_after:
+            obstacle = self._intake.lack_of(work.work_type)
+        return obstacle
+
+    def _without_resource(self) -> dict[UUID, Obstacle]:
+        """Return what keeps claims from going on whose Work resource is not seen now."""
+        found = {
+            held.claim_id: self._access.obstacle_to(held.work_type, begun=True)
+            for held in self._held
+            if held.unwritten is None
+            and not held.is_given_back
+            and held.name not in self._caches.works
+        }
+        found |= dict.fromkeys(self._old, self._intake.unable)
+        return {claim_id: each for claim_id, each in found.items() if each is not None}
+
+    async def _send(
+        self, listed: AbstractSet[UUID], unworkable: Mapping[UUID, str]
+    ) -> HeartbeatAnswer:
         # The first answer tells of all claims that are held; until one has arrived, each
         # heartbeat is the first one of a new incarnation.
         incarnation = self._incarnation or uuid4()
-        answer = await self._client.heartbeat(
-            self._agent.id,
-            Heartbeat(
-                incarnation=incarnation,
-                claims=sorted(listed),
-                capacity=self._intake.capacity,
-                capabilities=self._intake.capabilities,
-            ),
+        beat = Heartbeat(
+            incarnation=incarnation,
+            claims=sorted(listed),
+            capacity=self._intake.capacity,
+            capabilities=self._intake.capabilities,
         )
+        if unworkable and UNWORKABLE in self._held.features:  # another broker refuses the field
+            beat = beat.model_copy(update={"unworkable": dict(unworkable)})
+        answer = await self._client.heartbeat(self._agent.id, beat)
         if self._incarnation is None:
             self._incarnation = incarnation
             self._held.note_answer(answer)
-            for claim in (answer.held or ())[:MAX_HELD]:
-                known = self._caches.works.get(work_name(claim.id, round=claim.round))
-                # The broker does not know what it was told: it was restored from a backup.
-                if known is None or known.acknowledged_at is not None:
-                    self._intake.take_in(claim)
+            self._old = {each.claim_id: each for each in (answer.held or ())[:MAX_HELD]}
+            if self._caches.is_synced:
+                self.adopt()
         return answer
 
     async def _take_renewal(self, lease: RenewedLease, work: Work | None, broker: str) -> None:
@@ -231,21 +312,21 @@ class Heart:
     async def _report_deleted(self) -> None:
         """Complete the claims whose Work resource somebody has deleted."""
         for held in self._held:
-            try:
-                if not await self._is_deleted(held):
-                    continue
-            except KubeError as error:
-                log.warning("work resource not looked for", work=held.name, error=str(error))
-                continue
             fields = about_claim(held.work_id, round=held.round, span=held.span)
             with structlog.contextvars.bound_contextvars(**fields):
-                if await self._is_told(held):  # if not, it is tried again
+                try:
+                    is_over = await self._is_deleted(held) and await self._is_told(held)
+                except KubeError as error:
+                    log.warning("work resource not looked for", error=str(error))
+                    continue
+                if is_over:  # if not, it is tried again
                     self._held.drop(held.claim_id)
                     self._intake.note_free_slot()
 
     async def _is_deleted(self, held: HeldClaim) -> bool:
         return (
             held.unwritten is None
+            and not held.is_given_back
             and held.name not in self._caches.works
             and held.name not in self._caches.departed_works
             and await self._kube.find(WORKS, self._namespace, held.name) is None
@@ -257,8 +338,18 @@ class Heart:
             # The one that has to hear it is not the one that answers now.
             return self._held.is_lapsed(held)
         log.warning("work resource was deleted")
+        if await self._is_namespace_gone():  # nobody meant this Work: it can be done elsewhere
+            reason = f"{UNABLE_PREFIX}namespace {self._namespace} was deleted, and the Work with it"
+            return await self._intake.release(held, reason)
         message = f"WorkResourceDeleted: somebody deleted {held.name}"
         return await complete_without_resource(self._client, self._held, held, message)
+
+    async def _is_namespace_gone(self) -> bool:
+        """Say whether it was everything that was deleted, or is being deleted."""
+        if f"get {NAMESPACES}" in self._access.warnings:  # nobody lets the agent see it
+            return False
+        found = await self._kube.find(NAMESPACES, None, self._namespace)
+        return found is None or (found.get("status") or {}).get("phase") == "Terminating"
 
     def _unacknowledged(self) -> list[Work]:
         """Return the Works whose claims are not over, as far as is known here."""
@@ -283,7 +374,9 @@ class Heart:
         self._is_due = False
 
     def _pause(self, jitter: float) -> timedelta:
-        shortest = min((held.lease_seconds for held in self._held), default=3600.0)
+        leases = [held.lease_seconds for held in self._held]
+        leases += [sensible_lease(each.lease_seconds) for each in self._old.values()]
+        shortest = min(leases, default=3600.0)
         usual = min(LONGEST_INTERVAL, timedelta(seconds=shortest / LEASE_FRACTION))
         if self._held.heard.is_set():
             return usual

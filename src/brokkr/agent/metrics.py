@@ -5,6 +5,7 @@ Counters are counted where things happen; what is a state is read when somebody 
 """
 
 from collections import Counter as Tally
+from collections.abc import Callable
 from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -95,12 +96,23 @@ class Metrics:
             "How many more Works would be claimed now.",
             registry=self.registry,
         )
+        self.unable = Gauge(
+            "brokkr_agent_unable",
+            "Whether the agent cannot work in its cluster for this reason (1) or not (0).",
+            ["reason"],
+            registry=self.registry,
+        )
         self.type_available = Gauge(
             "brokkr_agent_type_available",
             "Whether the cluster has what this type of work needs (1) or not (0).",
             ["type"],
             registry=self.registry,
         )
+
+    def read_unable(self, reason: Callable[[], str | None], reasons: list[str]) -> None:
+        """Read why the agent cannot work in its cluster whenever somebody asks."""
+        for each in reasons:
+            self.unable.labels(each).set_function(partial(_is_told, reason, each))
 
     def read_works(self, counts: Tally[str], phases: list[str]) -> None:
         """Read how many Works there are of each phase whenever somebody asks."""
@@ -113,3 +125,7 @@ class Metrics:
         self.log_lines_lost.inc(lost - self._lines_lost)
         self._lines_lost = lost
         return generate_latest(self.registry)
+
+
+def _is_told(reason: Callable[[], str | None], value: str) -> float:
+    return float(reason() == value)

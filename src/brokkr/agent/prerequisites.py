@@ -8,6 +8,7 @@ metrics and its heartbeat, and takes it up again when the cluster has caught up.
 
 import asyncio
 import re
+import time
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, Final
@@ -36,6 +37,8 @@ class Prerequisites:
 
     Attributes:
         lacking: By type, why it cannot be executed here now, in a sentence.
+        lacking_since: By type, since when something was found to be missing, in seconds of
+            a clock that nobody sets.
         strategies: The build strategies that there are, by kind and name.
     """
 
@@ -66,7 +69,13 @@ class Prerequisites:
         self._metrics = metrics
         self._on_change = on_change
         self.lacking: dict[str, str] = {}
+        self.lacking_since: dict[str, float] = {}
         self.strategies: list[str] = []
+
+    @property
+    def all_types(self) -> list[str]:
+        """Return the types that could be executed here if nothing was missing."""
+        return sorted(self._handlers)
 
     @property
     def available(self) -> list[str]:
@@ -103,6 +112,12 @@ class Prerequisites:
             elif now is None and was is not None:
                 log.info("work type available again", type=work_type)
         if lacking != self.lacking:
+            moment = time.monotonic()
+            self.lacking_since = {
+                each: self.lacking_since.get(each, moment)
+                for each in lacking
+                if not self._objection
+            }
             self.lacking = lacking
             self._on_change()
 

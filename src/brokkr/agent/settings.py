@@ -92,6 +92,11 @@ class WorkCrdSettings(_Section):
         description="Number of attempts of a Work that are repeated after a failure of the "
         "cluster or a node; they do not count against its `max_retries`.",
     )
+    unable_grace: Duration = Field(
+        default=timedelta(minutes=10),
+        description="How long the agent keeps Work that has begun while it cannot work in its "
+        "cluster; after that, other agents may claim it.",
+    )
     orphan_grace: Duration = Field(
         default=timedelta(minutes=10),
         description="What is older and belongs to no Work is deleted.",

@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from brokkr import __version__
-from brokkr.agent.app import ClusterNotReady, run
+from brokkr.agent.app import run
 from brokkr.agent.kinds import BUILD_RUNS, NAMESPACES, TASK_RUNS, WORKS
 from brokkr.client import BrokerClient
 from brokkr.local.control_plane import ControlPlane
@@ -30,7 +30,7 @@ from brokkr.wire.custom_resource import (
 from brokkr.work.errors import AgentSuperseded
 from brokkr.work.model import Claim
 from brokkr.work.names import work_name
-from support.agent import Stage
+from support.agent import QUICK, Stage
 from support.proxy import proxy
 from support.shipwright import (
     DIGEST,
@@ -495,15 +495,23 @@ async def test_a_wrong_key_is_said_at_once_and_ends_nothing(
         assert (await stage.finished(await stage.submit())).success
 
 
-async def test_a_missing_namespace_is_said_at_once(
-    stage: Stage, control_plane: ControlPlane
-) -> None:
+async def test_a_missing_namespace_is_said(stage: Stage, control_plane: ControlPlane) -> None:
     crd = stage.settings.work_crd.model_copy(update={"namespace": "nowhere"})
     # Only somebody with more permissions can tell a missing namespace from a forbidden one.
-    wrong = stage.settings.model_copy(
+    stage.settings = stage.settings.model_copy(
         update={"work_crd": crd, "kubeconfig": control_plane.kubeconfig}
     )
-    with pytest.raises(ClusterNotReady, match="kubectl create namespace nowhere"):
-        await run(wrong)
+
+    async def is_said() -> bool:
+        said = (await stage.broker.admin.get_agent(stage.agent_id)).capabilities
+        return (
+            said is not None
+            and said.unable is not None
+            and said.unable.reason == "namespace_missing"
+            and "kubectl create namespace nowhere" in said.unable.cause
+        )
+
+    async with stage.agent(QUICK):
+        await eventually(is_said)
 
     assert await stage.kube.find(NAMESPACES, None, "nowhere") is None

@@ -1,11 +1,13 @@
 """Which leases a heartbeat renews."""
 
 import asyncio
+import time
 from datetime import datetime, timedelta
 
 import pytest
 
 from brokkr import __version__
+from brokkr.agent.access import Access, Timing
 from brokkr.agent.claims import HeldClaims
 from brokkr.agent.controller.caches import Caches
 from brokkr.agent.controller.decide import Policy
@@ -41,6 +43,12 @@ pytestmark = [pytest.mark.kube, pytest.mark.postgres]
 PATIENCE = timedelta(minutes=1)
 
 
+def no_trouble() -> Access:
+    return Access(
+        [], namespace="any", clock=time.monotonic, timing=Timing(), on_change=lambda: None
+    )
+
+
 async def test_an_agent_without_a_slot_takes_in_a_claim_that_it_has_a_resource_of_and_no_other(
     broker: RunningBroker, agent_kube: KubeClient, namespace: str
 ) -> None:
@@ -74,6 +82,8 @@ async def test_an_agent_without_a_slot_takes_in_a_claim_that_it_has_a_resource_o
                 metrics=metrics,
                 on_change=lambda: None,
             ),
+            access=no_trouble(),
+            clock=time.monotonic,
             settings=WorkQueueSettings(max_concurrent=1),
             news=asyncio.Event(),
             jitter=lambda: 1.0,
@@ -140,6 +150,7 @@ async def test_a_controller_that_is_stuck_loses_its_leases_and_gets_them_back(
             client=client,
             kube=agent_kube,
             caches=caches,
+            access=no_trouble(),
             held=held,
             controller=controller,  # it is never run
             intake=Intake(
@@ -150,6 +161,8 @@ async def test_a_controller_that_is_stuck_loses_its_leases_and_gets_them_back(
                 held=held,
                 namespace=namespace,
                 prerequisites=prerequisites,
+                access=no_trouble(),
+                clock=time.monotonic,
                 settings=WorkQueueSettings(enabled=False),
                 news=asyncio.Event(),
                 jitter=lambda: 1.0,
@@ -157,7 +170,9 @@ async def test_a_controller_that_is_stuck_loses_its_leases_and_gets_them_back(
             ),
             namespace=namespace,
             clock=clock,
+            monotonic=time.monotonic,
             patience=PATIENCE,
+            grace=timedelta(minutes=10),
             stops_when_cut_off=False,
             on_return=lambda _: None,
             jitter=lambda: 1.0,

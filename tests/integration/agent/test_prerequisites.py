@@ -10,8 +10,14 @@ import aiohttp
 import pytest
 from structlog.testing import capture_logs
 
-from brokkr.agent.app import ClusterNotReady, run
-from brokkr.agent.kinds import BUILD_RUNS, CLUSTER_ROLE_BINDINGS, CRDS, NAMESPACES, TASK_RUNS
+from brokkr.agent.kinds import (
+    BUILD_RUNS,
+    CLUSTER_ROLE_BINDINGS,
+    CRDS,
+    NAMESPACES,
+    ROLE_BINDINGS,
+    TASK_RUNS,
+)
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.config import KubeConfig
 from brokkr.agent.settings import HealthSettings
@@ -19,7 +25,7 @@ from brokkr.local.control_plane import ControlPlane, control_plane
 from brokkr.local.process import free_port
 from brokkr.wire.bodies import WorkState
 from brokkr.work.model import Manifest
-from support.agent import Stage, a_stage
+from support.agent import QUICK, Stage, a_stage
 from support.broker import RunningBroker
 from support.kube import account_of_the_chart, project_crds
 from support.shipwright import never, success
@@ -140,21 +146,23 @@ async def becomes_ready(stage: Stage) -> None:
 @asynccontextmanager
 async def everything_is_refused(kube: KubeClient) -> AsyncIterator[None]:
     """As by an API server that has just started, and has not read its rules yet."""
-    bindings, _ = await kube.list(CLUSTER_ROLE_BINDINGS, None)
     taken = [
-        each
-        for each in bindings
+        (kind, each)
+        for kind in (CLUSTER_ROLE_BINDINGS, ROLE_BINDINGS)
+        for each in (await kube.list(kind, None))[0]
         if each["metadata"]["name"] == "system:discovery"
         or any(subject["kind"] == "ServiceAccount" for subject in each.get("subjects", []))
     ]
-    for each in taken:
-        await kube.delete(CLUSTER_ROLE_BINDINGS, None, each["metadata"]["name"])
+    for kind, each in taken:
+        metadata = each["metadata"]
+        await kube.delete(kind, metadata.get("namespace"), metadata["name"])
     try:
         yield
     finally:
-        for each in taken:
+        for kind, each in taken:
             metadata = {"name": each["metadata"]["name"], "labels": each["metadata"].get("labels")}
-            await kube.create(CLUSTER_ROLE_BINDINGS, None, each | {"metadata": metadata})
+            namespace = each["metadata"].get("namespace")
+            await kube.create(kind, namespace, each | {"metadata": metadata})
 
 
 def said(lines: Iterable[Any], event: str) -> Callable[[], Awaitable[bool]]:
@@ -199,23 +207,29 @@ async def test_an_agent_that_starts_with_its_api_server_waits_until_that_knows_i
         async with AsyncExitStack() as starting:
             await starting.enter_async_context(as_it_is(stage.kube))
             async with stage.agent() as agent:
-                await eventually(said(lines, "cluster not ready"), within=30)
+                await eventually(said(lines, "watch interrupted"), within=30)
                 await starting.aclose()
-                await eventually(said(lines, "agent started"), within=30)
+                await stage.until_heard_of()
 
                 assert not agent.done()
+                assert not await said(lines, "agent unable")()
 
 
+@pytest.mark.parametrize(
+    ("as_it_is", "cure"),
+    [(everything_is_refused, "brokkr agent rbac"), (no_work_is_known, "brokkr agent crd")],
+)
 async def test_what_keeps_missing_is_said_with_its_cure(
-    bare_stage: Stage, monkeypatch: pytest.MonkeyPatch
+    bare_stage: Stage,
+    as_it_is: Callable[[KubeClient], AbstractAsyncContextManager[None]],
+    cure: str,
 ) -> None:
-    monkeypatch.setattr("brokkr.agent.app._ACCESS_SECONDS", 1)
-    async with no_work_is_known(bare_stage.kube):
-        with pytest.raises(ClusterNotReady, match=r"works\.brokkr\.io: brokkr agent crd"):
-            await run(bare_stage.settings)
-    async with everything_is_refused(bare_stage.kube):
-        with pytest.raises(ClusterNotReady, match="brokkr agent rbac"):
-            await run(bare_stage.settings)
+    async def is_said() -> bool:
+        said = (await bare_stage.broker.admin.get_agent(bare_stage.agent_id)).capabilities
+        return said is not None and said.unable is not None and cure in said.unable.cause
+
+    async with as_it_is(bare_stage.kube), bare_stage.agent(QUICK):
+        await eventually(is_said)
 
 
 async def test_an_agent_without_shipwright_waits_for_it_and_says_so_everywhere(

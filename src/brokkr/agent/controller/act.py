@@ -36,6 +36,10 @@ from brokkr.agent.kube.errors import (
     KubeForbidden,
     KubeInvalid,
     KubeNotFound,
+    KubeNotPermitted,
+    KubeQuotaExceeded,
+    KubeTerminating,
+    KubeUnauthorized,
 )
 from brokkr.wire.custom_resource import API_VERSION, KIND, render_status
 from brokkr.work.model import Manifest, Work, WorkStatus
@@ -172,6 +176,8 @@ async def _create_or_adopt(
     name = manifest["metadata"]["name"]
     try:
         created = await kube.create(resource, work.namespace, manifest)
+    except (KubeUnauthorized, KubeNotPermitted, KubeQuotaExceeded, KubeTerminating):
+        raise  # the agent's trouble, or the namespace's: no other template would do better
     except (KubeInvalid, KubeForbidden) as error:
         raise _Refused(f"{manifest['kind']} {name}: {error}") from error
     except KubeAlreadyExists:

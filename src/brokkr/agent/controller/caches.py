@@ -135,9 +135,19 @@ class Caches:
     async def until_synced(self) -> None:
         """Wait until all that the cluster serves has been listed once."""
         await self._works.synced.wait()
-        optional = (each.informer for each in self._pods)
-        for each in (*self._made.values(), *self._related, *optional):
+        for each in self._others:
             await each.settled.wait()
+
+    @property
+    def is_synced(self) -> bool:
+        """Say whether all that the cluster serves has been listed once."""
+        settled = (each.settled.is_set() for each in self._others)
+        return self._works.synced.is_set() and all(settled)
+
+    @property
+    def _others(self) -> list[Informer]:
+        """Return all that is watched beside Work resources."""
+        return [*self._made.values(), *self._related, *(each.informer for each in self._pods)]
 
     def check_synced(self, kinds: Iterable[Resource]) -> None:
         """

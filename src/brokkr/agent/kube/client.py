@@ -10,8 +10,8 @@ the network could cause.
 
 import json
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from http import HTTPStatus
 from types import TracebackType
@@ -35,16 +35,25 @@ from brokkr.work.model import Manifest
 
 FIELD_MANAGER: Final = "brokkr-agent"
 
+Outcome: TypeAlias = Callable[[str, str, KubeError | None], None]
+"""Called with the verb, the resource, and what went wrong, if anything did."""
+
 Listed: TypeAlias = tuple[list[dict[str, Any]], str]
 """Objects, and the resource version from which to watch for what changes after them."""
 
 Page: TypeAlias = tuple[list[dict[str, Any]], str, bool]
 """Some of the objects, their resource version, and whether a list begins with them."""
 
+Permissions: TypeAlias = tuple[list[dict[str, Any]], bool]
+"""Rules of roles, and whether they are all that there are."""
+
 _PAGE: Final = 500
 _JSON: Final = "application/json"
 _APPLY_PATCH: Final = "application/apply-patch+yaml"
 _MERGE_PATCH: Final = "application/merge-patch+json"
+
+
+def _tell_nobody(verb: str, resource: str, error: KubeError | None, /) -> None: ...
 
 
 class KubeClient:
@@ -53,9 +62,13 @@ class KubeClient:
 
     Args:
         timeout: How long one request may take; a watch has limits of its own.
+
+    Attributes:
+        on_outcome: Told how each request for objects went.
     """
 
     def __init__(self, config: KubeConfig, *, timeout: timedelta = timedelta(seconds=30)) -> None:
+        self.on_outcome: Outcome = _tell_nobody
         self._config = config
         self._timeout = aiohttp.ClientTimeout(total=timeout.total_seconds())
         self._session: aiohttp.ClientSession | None = None
@@ -138,20 +151,58 @@ class KubeClient:
             async for page in self._pages(resource, namespace, label_selector, limit=0):
                 yield page
 
+    async def is_listed(self, resource: Resource, namespace: str | None) -> None:
+        """
+        Read the beginning of a list, from the store and not from a cache.
+
+        Raises:
+            KubeError: It cannot be listed.
+        """
+        await self._json("GET", resource.path(namespace), params={"limit": "1"})
+
+    async def list_permissions(self, namespace: str) -> Permissions:
+        """
+        Return the rules of one's own roles that hold in a namespace, and whether those are all.
+
+        Everybody who is authenticated may ask that, unless somebody has taken it away.
+        """
+        review = await self._review("SelfSubjectRulesReview", {"namespace": namespace})
+        return review.get("resourceRules") or [], not review.get("incomplete")
+
+    async def is_permitted(self, namespace: str, attributes: Mapping[str, str]) -> bool:
+        """Say whether one may do this in a namespace: ``verb``, ``group``, ``resource``."""
+        spec = {"resourceAttributes": {"namespace": namespace, **attributes}}
+        return bool((await self._review("SelfSubjectAccessReview", spec)).get("allowed"))
+
+    async def _review(self, kind: str, spec: Manifest) -> dict[str, Any]:
+        body = {"apiVersion": "authorization.k8s.io/v1", "kind": kind, "spec": spec}
+        path = f"/apis/authorization.k8s.io/v1/{kind.lower()}s"
+        status: dict[str, Any] = (await self._json("POST", path, body=body)).get("status") or {}
+        return status
+
     async def create(
-        self, resource: Resource, namespace: str | None, manifest: Manifest
+        self,
+        resource: Resource,
+        namespace: str | None,
+        manifest: Manifest,
+        *,
+        is_rehearsal: bool = False,
     ) -> dict[str, Any]:
         """
         Create an object, and return it as the server has it.
 
+        Args:
+            is_rehearsal: Have everything checked as for an object, and create none.
+
         Raises:
             KubeAlreadyExists: Its name is taken.
         """
+        rehearsal = {"dryRun": "All"} if is_rehearsal else {}
         return await self._json(
             "POST",
             resource.path(namespace),
             # Servers before 1.25 know no such parameter, and drop unknown fields silently.
-            params={"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"},
+            params={"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict", **rehearsal},
             body=manifest,
         )
 
@@ -308,25 +359,12 @@ class KubeClient:
         limits = aiohttp.ClientTimeout(
             total=None, connect=self._timeout.total, sock_read=silence.total_seconds()
         )
-        async with self._response(
-            "GET", resource.path(namespace), params=params, limits=limits
-        ) as response:
-            rest = b""
-            # Not by the library's lines, whose length it limits: an object may have 1.5 MiB.
-            chunks = response.content.iter_any()
-            while True:
-                try:
-                    chunk = await anext(chunks)
-                except StopAsyncIteration:
-                    return
-                except TimeoutError as error:
-                    raise KubeSilent(f"nothing came for {silence.total_seconds():g} s") from error
-                *lines, rest = (rest + chunk).split(b"\n")
-                for line in filter(None, lines):
-                    event = read_json(line)
-                    if event["type"] == "ERROR":
-                        raise error_of(event["object"].get("code") or 500, event["object"])
-                    yield event["type"], event["object"]
+        path = resource.path(namespace)
+        with self._noting("watch", path) as began:
+            async with self._response("GET", path, params=params, limits=limits) as response:
+                began()
+                async for event in _events(response, silence):
+                    yield event
 
     async def _pages(
         self, resource: Resource, namespace: str | None, label_selector: str | None, limit: int
@@ -355,11 +393,28 @@ class KubeClient:
         body: Manifest | None = None,
         content_type: str = _JSON,
     ) -> dict[str, Any]:
-        async with self._response(
-            method, path, params=params, body=body, content_type=content_type
-        ) as response:
-            answer: dict[str, Any] = read_json(await response.read())
+        with self._noting(method, path) as succeeded:
+            async with self._response(
+                method, path, params=params, body=body, content_type=content_type
+            ) as response:
+                answer: dict[str, Any] = read_json(await response.read())
+            succeeded()
             return answer
+
+    @contextmanager
+    def _noting(self, method: str, path: str) -> Iterator[Callable[[], None]]:
+        """Tell how a request goes; what is yielded says that it went well."""
+        asked = _asked_for(method, path)
+
+        def note(error: KubeError | None = None) -> None:
+            if asked is not None:
+                self.on_outcome(*asked, error)
+
+        try:
+            yield note
+        except KubeError as error:
+            note(error)
+            raise
 
     @asynccontextmanager
     async def _response(
@@ -404,6 +459,46 @@ class KubeClient:
         if token := await self._config.credentials.token():
             headers["Authorization"] = f"Bearer {token}"
         return headers
+
+
+async def _events(
+    response: aiohttp.ClientResponse, silence: timedelta
+) -> AsyncGenerator[tuple[str, dict[str, Any]], None]:
+    """Yield what a watch says."""
+    rest = b""
+    # Not by the library's lines, whose length it limits: an object may have 1.5 MiB.
+    chunks = response.content.iter_any()
+    while True:
+        try:
+            chunk = await anext(chunks)
+        except StopAsyncIteration:
+            return
+        except TimeoutError as error:
+            raise KubeSilent(f"nothing came for {silence.total_seconds():g} s") from error
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in filter(None, lines):
+            event = read_json(line)
+            if event["type"] == "ERROR":
+                raise error_of(event["object"].get("code") or 500, event["object"])
+            yield event["type"], event["object"]
+
+
+_VERBS: Final = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+
+
+def _asked_for(method: str, path: str) -> tuple[str, str] | None:
+    """Return verb and resource of a request, as roles name them; None if it is for no object."""
+    root, *parts = path.strip("/").split("/")
+    group = "" if root == "api" else parts.pop(0)
+    _version, *rest = parts
+    if rest[:1] == ["namespaces"] and len(rest) > 2:  # what it is, is behind it
+        rest = rest[2:]
+    if not rest:
+        return None
+    plural, name, part = (*rest, "", "")[:3]
+    resource = (f"{plural}.{group}" if group else plural) + (f"/{part}" if part else "")
+    verb = _VERBS.get(method, method)
+    return ("get" if name else "list") if verb == "GET" else verb, resource
 
 
 async def _refusal(response: aiohttp.ClientResponse) -> KubeError:

@@ -111,6 +111,7 @@ class Informer:
         self._timing = timing
         self._version: str | None = None
         self._bad_rounds = 0
+        self._complaint = ""
 
     async def run(self) -> None:
         """List and watch for ever; only cancellation ends it."""
@@ -143,12 +144,18 @@ class Informer:
 
     def _complain(self, error: KubeError) -> None:
         self._on_restart(self.resource)
-        log.warning("watch interrupted", resource=str(self.resource), error=str(error))
+        # A server that is away, or lacks the kind, says the same for hours.
+        is_new = type(error).__name__ != self._complaint
+        self._complaint = type(error).__name__
+        (log.warning if is_new else log.debug)(
+            "watch interrupted", resource=str(self.resource), error=str(error)
+        )
 
     async def _round(self) -> None:
         """Watch until the stream ends, from where the last one ended or from a new list."""
         if self._version is None:
             await self._list()
+            self._hear()
         assert self._version is not None
         async for kind, manifest in self._kube.watch(
             self.resource,
@@ -160,8 +167,14 @@ class Informer:
         ):
             self._version = manifest["metadata"]["resourceVersion"]
             self._bad_rounds = 0
+            self._hear()
             if kind != "BOOKMARK":
                 self._take(kind, manifest)
+
+    def _hear(self) -> None:
+        if self._complaint:
+            self._complaint = ""
+            log.info("watch goes on", resource=str(self.resource))
 
     async def _list(self) -> None:
         # Page by page: of ten thousand objects, what is kept is a small part of what is read.
