@@ -133,30 +133,35 @@ def _check_output(output: Manifest, spec: Manifest, path: str) -> None:
 
 
 def _check_parameters(parameters: list[Manifest], path: str) -> None:
-    names = set()
+    seen: set[str] = set()
     for index, each in enumerate(parameters):
-        name, here = each["name"], f"{path}[{index}]"
+        name = each["name"]
         if not name:
-            raise InvalidWork(f"{here}.name", "must not be empty")
+            raise InvalidWork(f"{path}[{index}].name", "must not be empty")
         if name in _RESERVED or name.startswith("shp-"):
-            raise InvalidWork(
-                f"{here}.name", f"{name!r} is a parameter that Shipwright sets itself"
-            )
-        if name in names:
+            told = f"{name!r} is a parameter that Shipwright sets itself"
+            raise InvalidWork(f"{path}[{index}].name", told)
+        if name in seen:
             # Tekton refuses such a TaskRun for ever, and the BuildRun says nothing.
-            raise InvalidWork(f"{here}.name", f"{name!r} is given twice")
-        names.add(name)
-        single = _sources(each)
-        if single and each.get("values") is not None:
-            raise InvalidWork(
-                f"{here}.values",
-                f"must not stand beside {single[0]}: values is for array parameters",
-            )
-        _check_value(each, here)
-        for number, item in enumerate(each.get("values") or []):
-            if not _sources(item):
-                raise InvalidWork(f"{here}.values[{number}]", f"needs one of {', '.join(_VALUES)}")
-            _check_value(item, f"{here}.values[{number}]")
+            raise InvalidWork(f"{path}[{index}].name", f"{name!r} is given twice")
+        seen.add(name)
+        if len(each) > 2 or "value" not in each:
+            _check_parameter(each, f"{path}[{index}]")
+
+
+def _check_parameter(parameter: Manifest, path: str) -> None:
+    single, values = _sources(parameter), parameter.get("values")
+    if single and values is not None:
+        raise InvalidWork(
+            f"{path}.values", f"must not stand beside {single[0]}: values is for array parameters"
+        )
+    _check_value(parameter, path)
+    for index, item in enumerate(values or []):
+        if item.keys() == {"value"} and item["value"] is not None:
+            continue
+        if not _sources(item):
+            raise InvalidWork(f"{path}.values[{index}]", f"needs one of {', '.join(_VALUES)}")
+        _check_value(item, f"{path}.values[{index}]")
 
 
 def _sources(value: Manifest) -> list[str]:

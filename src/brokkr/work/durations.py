@@ -3,12 +3,14 @@
 import math
 import re
 from datetime import timedelta
+from functools import lru_cache
 from typing import Final
 
 _SECONDS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
 _PART = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h)", re.ASCII)
 
 
+@lru_cache(maxsize=256)
 def parse_duration(text: str) -> timedelta:
     """
     Read a duration.
