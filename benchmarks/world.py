@@ -22,6 +22,7 @@ from brokkr.broker.db.migrate import migrate
 from brokkr.broker.db.pool import Connection, Pool, connect, open_pool
 from brokkr.broker.db.selectors import selectors_of
 from brokkr.broker.db.work_ids import new_work_id
+from brokkr.local.build_runner.definitions import definitions
 from brokkr.wire.bodies import MatchExpressionBody, TargetBody
 from brokkr.wire.custom_resource import API_VERSION, KIND, render_spec
 from brokkr.work.model import Manifest
@@ -126,11 +127,8 @@ def a_work(target_sha256: bytes) -> dict[str, Any]:
 
 def custom_resources() -> list[Manifest]:
     """Return the definitions that an agent needs of its cluster: Works, and Shipwright's."""
-    sources = (
-        files("brokkr.agent.kube") / "crd.yaml",
-        files("brokkr.local.build_runner") / "crds.yaml",
-    )
-    return [each for source in sources for each in yaml.safe_load_all(source.read_text()) if each]
+    work = (files("brokkr.agent.kube") / "crd.yaml").read_text()
+    return [yaml.safe_load(work), *definitions()]
 
 
 async def make_agents(db: Connection, agents: int) -> None:

@@ -10,11 +10,9 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from importlib.resources import files
 from pathlib import Path
 
 import pytest
-import yaml
 
 from brokkr.agent.kinds import (
     BUILDS,
@@ -27,6 +25,7 @@ from brokkr.agent.kinds import (
 )
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.config import KubeConfig
+from brokkr.local.build_runner.definitions import definitions
 from brokkr.local.control_plane import ControlPlane
 from brokkr.local.control_plane import control_plane as run_control_plane
 from brokkr.local.up import CLONE_SECRET, NAMESPACE, PUSH_SECRET, STRATEGY
@@ -116,10 +115,8 @@ async def test_ended_midway_it_removes_all_that_it_made_and_no_more(
     number: signal.Signals, background: bool, tmp_path: Path
 ) -> None:
     """In a cluster that knows no Work, and where nobody runs a build."""
-    stand_in = files("brokkr.local.build_runner") / "crds.yaml"
-    crds = [each for each in yaml.safe_load_all(stand_in.read_text()) if each]
     async with (
-        run_control_plane(tmp_path / "kubernetes", print, crds=crds) as plane,
+        run_control_plane(tmp_path / "kubernetes", print, crds=definitions()) as plane,
         KubeClient(KubeConfig.load(plane.kubeconfig)) as kube,
     ):
         await prepare(kube)

@@ -83,7 +83,6 @@ NOTHING_TO_TEST = {
     "wire/tenants.py",
     "local/build_runner/job.py",
     "wire/explain.py",
-    "work/shipwright.py",
 }
 """Shapes: what could be wrong with them, the type checker finds."""
 

@@ -21,6 +21,7 @@ from brokkr.agent.kinds import NAMESPACES
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.config import KubeConfig
 from brokkr.local.agent_account import agent_kubeconfig as run_agent_kubeconfig
+from brokkr.local.build_runner.definitions import definitions
 from brokkr.local.control_plane import ControlPlane
 from brokkr.local.control_plane import control_plane as run_control_plane
 from brokkr.work.model import Manifest
@@ -31,11 +32,8 @@ _numbers = count(1)
 
 def project_crds() -> list[Manifest]:
     """Read the Work resource's definition and local mode's small Shipwright."""
-    sources = (
-        files("brokkr.agent.kube") / "crd.yaml",
-        files("brokkr.local.build_runner") / "crds.yaml",
-    )
-    return [each for source in sources for each in yaml.safe_load_all(source.read_text()) if each]
+    work = (files("brokkr.agent.kube") / "crd.yaml").read_text()
+    return [yaml.safe_load(work), *definitions()]
 
 
 @pytest.fixture(scope="session")

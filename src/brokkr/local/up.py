@@ -34,6 +34,7 @@ from brokkr.agent.kube.errors import KubeAlreadyExists
 from brokkr.client import BrokerClient
 from brokkr.local.agent_account import agent_kubeconfig
 from brokkr.local.binaries import ensure_programs
+from brokkr.local.build_runner.definitions import definitions
 from brokkr.local.control_plane import control_plane
 from brokkr.local.credentials import Credentials
 from brokkr.local.folder import sole_use_of
@@ -202,12 +203,11 @@ class _Starter:
                 await kube.apply(CRDS, None, _work_crd())
                 await _prepare_namespace(kube)
             return kubeconfig
-        stand_in = files("brokkr.local.build_runner")
         plane = await self._stack.enter_async_context(
             control_plane(
                 self._folder / "kubernetes",
                 self._say,
-                crds=[_work_crd(), *_documents(stand_in.joinpath("crds.yaml").read_text())],
+                crds=[_work_crd(), *definitions()],
             )
         )
         async with KubeClient(KubeConfig.load(plane.kubeconfig)) as kube:
@@ -359,7 +359,3 @@ def _work_crd() -> dict[str, Any]:
         files("brokkr.agent.kube").joinpath("crd.yaml").read_text()
     )
     return crd
-
-
-def _documents(text: str) -> list[dict[str, Any]]:
-    return [each for each in yaml.safe_load_all(text) if each is not None]

@@ -9,13 +9,13 @@ from collections.abc import Awaitable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
 
 import structlog
 
 from brokkr.agent.controller.caches import Caches
 from brokkr.agent.controller.conditions import REFUSED, TEMPLATE_APPLIED, with_condition
 from brokkr.agent.controller.decide import Seen
+from brokkr.agent.controller.lost_fields import find_lost_field
 from brokkr.agent.controller.observe import is_of_attempt
 from brokkr.agent.controller.plan import (
     CancelAttempt,
@@ -188,31 +188,12 @@ async def _create_or_adopt(
             f"{manifest['kind']} {name} exists in {work.namespace} and belongs to somebody "
             "else; give the template another name"
         ) from None
-    lost = _lost_field(manifest.get("spec", {}), created.get("spec"), "spec")
+    lost = find_lost_field(manifest, created)
     if lost is not None:
         # Better no build than one without what was asked for.
         await kube.delete(resource, work.namespace, name, uid=created["metadata"]["uid"])
         raise _Refused(f"{manifest['kind']} {name}: this cluster's {resource} knows no {lost}")
     return created
-
-
-def _lost_field(given: Any, kept: Any, path: str) -> str | None:
-    """Return the path of something that the API server has dropped; None if it kept all."""
-    if isinstance(given, Mapping):
-        if not isinstance(kept, Mapping):
-            return path if given else None
-        found = (
-            _lost_field(value, kept.get(key), f"{path}.{key}")
-            for key, value in given.items()
-            if value is not None
-        )
-        return next((each for each in found if each is not None), None)
-    if isinstance(given, list) and isinstance(kept, list) and len(given) == len(kept):
-        found = (
-            _lost_field(value, kept[index], f"{path}[{index}]") for index, value in enumerate(given)
-        )
-        return next((each for each in found if each is not None), None)
-    return path if kept is None else None
 
 
 def _belongs_to(manifest: Manifest, work: Work) -> bool:
