@@ -147,6 +147,7 @@ class Lab:
 
 
 ENDS = {"True", "False"}
+SMALLEST: Json = {"strategy": {"name": "buildah"}, "output": {"image": "registry.example/it"}}
 
 
 def _git_data(credentials: Credentials) -> dict[str, str]:
@@ -571,8 +572,8 @@ async def test_a_missing_parameter_is_told_as_it_was_recorded(lab: Lab) -> None:
     ("fields", "reason"),
     [
         ({"build": {}}, "BuildRunNoRefOrSpec"),
-        ({"build": {"name": "it", "spec": {}}}, "BuildRunAmbiguousBuild"),
-        ({"build": {"spec": {}}, "timeout": "5m"}, "BuildRunBuildFieldOverrideForbidden"),
+        ({"build": {"name": "it", "spec": SMALLEST}}, "BuildRunAmbiguousBuild"),
+        ({"build": {"spec": SMALLEST}, "timeout": "5m"}, "BuildRunBuildFieldOverrideForbidden"),
         ({"env": [{"name": "LD_PRELOAD", "value": "x"}]}, "SpecEnvNameForbidden"),
         (
             {"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]},
@@ -1097,7 +1098,7 @@ async def test_one_runner_serves_all_namespaces(bench: Lab, tmp_path: Path) -> N
 
 
 async def test_a_build_that_makes_no_sense_does_not_stop_the_others(lab: Lab) -> None:
-    await lab.create(BUILDS, "odd", spec=lab.spec(paramValues=[{"value": "no name"}]))
+    await lab.create(BUILDS, "odd", spec=lab.spec(source={"git": None}, timeout="1d"))
 
     run = (await lab.build(lab.spec()))[-1]
 
