@@ -22,7 +22,7 @@ pytestmark = pytest.mark.kube
 
 TABLE: dict[str, dict[str, list[Any]]] = json.loads(VERDICTS.read_text())
 AT_ONCE = 20
-# The one difference: see Note [Empty strings] in the definitions.
+# The one difference: the key of such a list may not be empty there.
 EMPTY_KEY = re.compile(r'"(os|arch)": ""|"claims": \[\{"name": ""')
 
 
