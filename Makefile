@@ -21,7 +21,8 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@echo "setting up .venv (about half a minute)"
 	@$(PYTHON) -m venv .venv || { echo "python3-venv is missing: apt-get install -y make git python3-venv"; exit 1; }
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation \
+		--editable .
 	@touch $@
 
 demo: setup ## Build an image from git on this machine, all parts real, and stop everything again
@@ -102,7 +103,6 @@ manifests: setup ## Render the charts into build/manifests, for kubectl apply; B
 		$(if $(BROKER),--broker $(BROKER)) $(if $(AGENT),--agent $(AGENT))
 
 lock: setup ## Write requirements.lock anew from pyproject.toml
-	@$(BIN)/pip install --quiet uv
 	@$(BIN)/uv pip compile --quiet --upgrade --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-header --no-annotate --all-extras \
 		pyproject.toml --output-file requirements.lock

@@ -108,8 +108,9 @@ def _build(to: Path, *, base: str | Path, wheels: Path, extras: str, source: str
     with tempfile.TemporaryDirectory(dir=to.parent, prefix=".image-") as scratch:
         dist = Path(scratch, "dist")
         _run(
+            # What builds it is installed here from the lock, and not fetched for the occasion.
             *(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps"),
-            *("--wheel-dir", dist, ROOT),
+            *("--no-build-isolation", "--wheel-dir", dist, ROOT),
             SOURCE_DATE_EPOCH=str(epoch),
         )
         # One storage per build: nothing is shared, so nothing needs locks or cleaning.

@@ -453,3 +453,34 @@ def test_an_older_version_is_used_where_the_cluster_has_only_that(
     assert version() == f"{group}/v1"
     assert version(served) == f"{group}/{old}"
     assert version(served, f"{group}/v1/{kind}") == f"{group}/v1"
+
+
+@pytest.mark.parametrize(
+    ("chart", "listens", "reaches"),
+    [
+        (BROKER, ["http"], [[53, 53], [5432]]),
+        (AGENT, ["health"], [[53, 53], [443, 6443], [443, 3000]]),
+    ],
+    ids=named,
+)
+def test_a_network_policy_is_asked_for_and_lets_through_what_the_program_needs(
+    chart: Path, listens: list[str], reaches: list[list[int]]
+) -> None:
+    """By default there is none: where database, broker and API server are, no chart can know."""
+    values = default_values(chart)
+    assert not [each for each in render(chart, values) if each["kind"] == "NetworkPolicy"]
+
+    manifests = render(chart, with_value(values, "networkPolicy.enabled", value=True))
+
+    spec = the_only(manifests, "NetworkPolicy")["spec"]
+    labels = the_only(manifests, "Deployment")["spec"]["template"]["metadata"]["labels"]
+    assert spec["podSelector"]["matchLabels"].items() <= labels.items()
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
+    assert [port["port"] for rule in spec["ingress"] for port in rule["ports"]] == listens
+    assert [[port["port"] for port in rule["ports"]] for rule in spec["egress"]] == reaches
+    named_ports = {
+        port["name"]
+        for container in pod_of(manifests)["containers"]
+        for port in container.get("ports", [])
+    }
+    assert set(listens) <= named_ports
