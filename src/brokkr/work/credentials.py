@@ -41,6 +41,7 @@ class Shape:
         is_certain: Hardly anything else looks like this: a submission that carries it is refused.
         is_key_block: The match begins a key block that goes on over lines.
         gate: A short pattern without which this one cannot match, for what is tried often.
+        needs: A literal that the pattern must meet within REACH: to look for that is cheaper.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Shape:
     is_certain: bool = True
     is_key_block: bool = False
     gate: str = ""
+    needs: str = ""
 
     @cached_property
     def head(self) -> re.Pattern[str]:
@@ -267,6 +269,7 @@ _URL: Final = Shape(
         "redis://«:q7Zk2Xw9»@cache:6379/0",
         r"https:\/\/«ci:q7Zk2Xw9»@git.example\/x.git",
     ),
+    needs="@",
 )
 
 SHAPES_BY_FORM: Final = (*_KEY_MATERIAL, *_FORMATS, *_TOKENS, _URL)

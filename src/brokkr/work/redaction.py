@@ -13,6 +13,7 @@ credential looks like, and why looking for it takes linear time.
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
@@ -187,13 +188,13 @@ class _Finder:
         self._shapes = shapes
         self._anchors = {anchor for shape in shapes for anchor in shape.anchors}
         self._longest = max(map(len, self._anchors))
-        self._by_anchor: dict[str, tuple[re.Pattern[str], dict[int, Shape]]] = {}
+        self._by_anchor: dict[str, _Candidates] = {}
 
     @cached_property
     def _anchor(self) -> re.Pattern[str]:
         return re.compile(_any_of(self._anchors))
 
-    def _at(self, anchor: str) -> tuple[re.Pattern[str], dict[int, Shape]]:
+    def _at(self, anchor: str) -> "_Candidates":
         """Return what may begin at an anchor that begins with no other one."""
         if anchor not in self._by_anchor:
             self._by_anchor[anchor] = _together(
@@ -209,10 +210,12 @@ class _Finder:
             place = anchor.start()
             if place >= end:
                 return None
-            pattern, shapes = self._at(anchor[0])
-            if (match := pattern.match(text, place)) is not None:
+            there = self._at(anchor[0])
+            if (not there.needs or text.find(there.needs, place, place + REACH) >= 0) and (
+                match := there.pattern.match(text, place)
+            ) is not None:
                 assert match.lastindex is not None
-                return shapes[match.lastindex], match
+                return there.by_group[match.lastindex], match
             place += 1
         return None
 
@@ -251,15 +254,30 @@ def _any_of(words: set[str]) -> str:
     return branches[0] if len(branches) == 1 else f"(?:{'|'.join(branches)})"
 
 
-def _together(shapes: list[Shape]) -> tuple[re.Pattern[str], dict[int, Shape]]:
-    """Return one pattern for several shapes, and by its groups which shape has matched."""
+@dataclass(frozen=True, slots=True)
+class _Candidates:
+    """One pattern for all shapes that may begin at an anchor.
+
+    Attributes:
+        by_group: Which shape has matched, by the last group that has.
+        needs: A literal that all of them must meet; empty if there is no such.
+    """
+
+    pattern: re.Pattern[str]
+    by_group: Mapping[int, Shape]
+    needs: str
+
+
+def _together(shapes: list[Shape]) -> _Candidates:
     by_group, groups = {}, 1
     for shape in shapes:
         by_group[groups] = shape
         groups += 1 + shape.head.groups
     gates = dict.fromkeys(shape.gate for shape in shapes)
     gate = f"(?={'|'.join(gates)})" if all(gates) else ""
-    return re.compile(f"{gate}(?:{'|'.join(f'({shape.pattern})' for shape in shapes)})"), by_group
+    pattern = re.compile(f"{gate}(?:{'|'.join(f'({shape.pattern})' for shape in shapes)})")
+    needs = {shape.needs for shape in shapes}
+    return _Candidates(pattern, by_group, needs.pop() if len(needs) == 1 else "")
 
 
 _ANY: Final = _Finder(SHAPES)

@@ -52,6 +52,10 @@ def in_spec(value: Any) -> bytes:
     return a_body(template=a_build_template(paramValues=value))
 
 
+def in_parameter(value: str) -> bytes:
+    return a_body(template=a_build_template(paramValues=[{"name": "text", "value": value}]))
+
+
 def nested(levels: int) -> Any:
     value: Any = "x"
     for _ in range(levels):
@@ -63,7 +67,13 @@ LOL = "a0: &a0 [lol]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12)
 )
 GOOD = json.dumps(a_submission())
-A_LOT = yaml.safe_dump(a_submission(template=a_build_template(paramValues=["a"] * 9_900))).encode()
+A_LOT = yaml.safe_dump(
+    a_submission(
+        template=a_build_template(
+            paramValues=[{"name": "some", "values": [{"value": "a"} for _ in range(3_250)]}]
+        )
+    )
+).encode()
 """As much YAML as anybody may send."""
 
 HOSTILE: dict[str, tuple[str, bytes, int]] = {
@@ -142,8 +152,8 @@ HOSTILE: dict[str, tuple[str, bytes, int]] = {
     "a name of a megabyte": (JSON, a_body(work_type="x" * 900_000), 422),
     "a kind of half a megabyte": (JSON, a_body(template={"kind": "x" * 500_000}), 422),
     # -- texts that a pattern would read again and again
-    "dots for the look-out for credentials": (JSON, in_spec("a." * 250_000 + "@"), 201),
-    "colons for the look-out for credentials": (JSON, in_spec("a://" * 125_000 + "@"), 201),
+    "dots for the look-out for credentials": (JSON, in_parameter("a." * 250_000 + "@"), 201),
+    "colons for the look-out for credentials": (JSON, in_parameter("a://" * 125_000 + "@"), 422),
     "credentials at the end of it all": (JSON, in_spec("a." * 200_000 + "http://x@y"), 422),
 }
 REFUSED_BY_FIELD: dict[str, tuple[dict[str, Any], str]] = {
