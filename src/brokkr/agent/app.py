@@ -359,6 +359,7 @@ def _build_defaults(build: BuildSettings) -> BuildDefaults:
         retention_succeeded=build.build_retention_succeeded,
         retention_failed=build.build_retention_failed,
         deadline_grace=build.deadline_grace,
+        start_within=build.start_within,
     )
 
 

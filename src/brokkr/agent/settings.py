@@ -67,6 +67,11 @@ class BuildSettings(_Section):
         default=timedelta(minutes=1),
         description="How much longer than its timeout a build may take before the agent stops it.",
     )
+    start_within: Duration = Field(
+        default=timedelta(minutes=10),
+        description="How long a build may wait until Shipwright and Tekton begin it, as while a "
+        "quota has no room, before the agent gives the attempt up.",
+    )
     build_retention_failed: Duration = Field(
         default=timedelta(hours=24), description="How long any other Work is kept in the cluster."
     )

@@ -125,6 +125,17 @@ async def is_gone(stage: Stage, work: WorkBody) -> bool:
     return await stage.kube.find(WORKS, stage.namespace, name) is None
 
 
+@pytest.mark.setting("agent.work_crd.build.start_within")
+async def test_a_build_that_nothing_begins_waits_as_long_as_it_says(stage: Stage) -> None:
+    told(stage, build=BuildSettings(start_within=timedelta(seconds=1)), infrastructure_retries=0)
+    async with stage.agent():
+        work = await stage.finished(await stage.submit(max_retries=0))
+
+    assert work.status is WorkState.FAILED
+    assert work.result is not None
+    assert work.result["attempts"][0]["class"] == "NotStarted"
+
+
 @pytest.mark.setting("agent.work_crd.retry_max_delay_seconds")
 async def test_no_retry_waits_longer_than_it_says(stage: Stage) -> None:
     told(stage, retry_base_delay_seconds=3600, retry_max_delay_seconds=0.1)

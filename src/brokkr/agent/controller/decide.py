@@ -48,12 +48,17 @@ reads no clock and logs nothing.  :mod:`brokkr.agent.controller.loop` observes, 
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import assert_never
+from typing import Final, assert_never
 
-from brokkr.agent.controller.conditions import REFUSED, TEMPLATE_APPLIED, find_condition
+from brokkr.agent.controller.conditions import (
+    REFUSED,
+    TEMPLATE_APPLIED,
+    find_condition,
+)
 from brokkr.agent.controller.failures import (
     ATTEMPT_MISSING,
     DEADLINE_EXCEEDED,
+    NOT_STARTED,
     TEMPLATE_REFUSED,
     own_failure,
 )
@@ -86,6 +91,8 @@ from brokkr.agent.handlers.verdict import (
 )
 from brokkr.work.backoff import Backoff
 from brokkr.work.model import Attempt, Phase, Work
+
+_LATE: Final = (DEADLINE_EXCEEDED, NOT_STARTED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,16 +186,18 @@ def _effective_verdict(seen: Seen) -> Verdict:
         gone = f"{recorded.name} was deleted before it ended"
         verdict = Cancelled(message=gone, unasked=own_failure(ATTEMPT_MISSING, gone))
     if isinstance(verdict, Cancelled) and not work.cancel_requested:
-        return _unasked(recorded, verdict)
+        return _unasked(work, recorded, verdict)
     return verdict
 
 
-def _unasked(recorded: Attempt | None, verdict: Cancelled) -> Failed:
+def _unasked(work: Work, recorded: Attempt | None, verdict: Cancelled) -> Failed:
     """Tell a stop for the deadline's sake from one that nobody here has asked for."""
     if recorded is None or recorded.stopping_at is None:
         return verdict.unasked
-    late = own_failure(DEADLINE_EXCEEDED, "it did not end in time, and was stopped")
-    return replace(late, result=verdict.unasked.result)
+    reason, message = DEADLINE_EXCEEDED, "it did not end in time, and was stopped"
+    if work.status.reason in _LATE:  # what was known when it was told to stop
+        reason, message = work.status.reason, work.status.message
+    return replace(own_failure(reason, message), result=verdict.unasked.result)
 
 
 def _start_when_due(work: Work, verdict: Incomplete, *, now: datetime) -> Plan:
@@ -226,7 +235,8 @@ def _keep_watching(seen: Seen, verdict: Running, *, now: datetime, policy: Polic
     is_late = left is not None and left <= timedelta(0)
     if seen.executor_uid is None and is_late:
         failure = own_failure(
-            DEADLINE_EXCEEDED, f"within {verdict.limit} it came no further than: {verdict.message}"
+            DEADLINE_EXCEEDED if verdict.is_begun else NOT_STARTED,
+            f"within {verdict.limit} it came no further than: {verdict.message}",
         )
         plan = _retry_or_fail(work, failure, now=now, policy=policy)
         # There may be one that is not seen yet; it must not run beside the next attempt.
@@ -249,12 +259,16 @@ def _time_left(attempt: Attempt, verdict: Running, *, now: datetime) -> timedelt
 def _stop(seen: Seen, verdict: Running, attempt: Attempt, *, now: datetime, policy: Policy) -> Plan:
     """See Note [Stopping takes three steps]."""
     work = seen.work
-    reason, message = (
-        ("Cancelling", work.cancel_reason)
-        if work.cancel_requested
-        else (DEADLINE_EXCEEDED, f"not over after {verdict.limit}: {verdict.message}")
-    )
     is_new = attempt.stopping_at is None
+    if work.cancel_requested:
+        reason, message = "Cancelling", work.cancel_reason
+    elif not is_new and work.status.reason in _LATE:
+        # What it waited for is worth more than that it is being stopped.
+        reason, message = work.status.reason, work.status.message
+    elif verdict.is_begun:
+        reason, message = DEADLINE_EXCEEDED, f"not over after {verdict.limit}: {verdict.message}"
+    else:
+        reason, message = NOT_STARTED, f"not begun after {verdict.limit}: {verdict.message}"
     since = attempt.stopping_at or now
     left = since + policy.stop_grace - now
     if left <= timedelta(0) and verdict.if_stuck is not None:

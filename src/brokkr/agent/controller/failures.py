@@ -23,9 +23,11 @@ class Row:
 
 ATTEMPT_MISSING: Final = "AttemptMissing"
 DEADLINE_EXCEEDED: Final = "DeadlineExceeded"
+NOT_STARTED: Final = "NotStarted"
 TEMPLATE_REFUSED: Final = "TemplateRefused"
 INVALID_TEMPLATE: Final = "InvalidTemplate"
 UNKNOWN_WORK_TYPE: Final = "UnknownWorkType"
+AGENT_ERROR: Final = "AgentError"
 
 TABLE: Final = (
     Row(
@@ -39,6 +41,12 @@ TABLE: Final = (
         retry=Retry.ONCE,
         fault=Fault.UNCLEAR,
         why="it did not end by itself within its timeout and a grace, and was stopped",
+    ),
+    Row(
+        reason=NOT_STARTED,
+        retry=Retry.ONCE,
+        fault=Fault.CLUSTER,
+        why="nothing began it in time: a quota has no room, or a controller is away",
     ),
     Row(
         reason=TEMPLATE_REFUSED,
@@ -57,6 +65,12 @@ TABLE: Final = (
         retry=Retry.NEVER,
         fault=Fault.AGENT,
         why="this agent has no handler for such work",
+    ),
+    Row(
+        reason=AGENT_ERROR,
+        retry=Retry.NEVER,
+        fault=Fault.AGENT,
+        why="the agent, or a handler that is installed beside it, has failed again and again",
     ),
 )
 

@@ -15,7 +15,10 @@ import structlog
 from brokkr.agent.controller.act import carry_out
 from brokkr.agent.controller.caches import Caches
 from brokkr.agent.controller.decide import Policy, Seen, decide
+from brokkr.agent.controller.failures import AGENT_ERROR, own_failure
 from brokkr.agent.controller.observe import observe
+from brokkr.agent.controller.plan import DeleteAttempt, Note, Plan
+from brokkr.agent.controller.record import ended
 from brokkr.agent.controller.workqueue import Workqueue, work_off
 from brokkr.agent.handlers.protocol import Handler
 from brokkr.agent.handlers.verdict import Running
@@ -75,7 +78,9 @@ class Controller:
         """Reconcile for ever."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._resync())
-            tasks.create_task(work_off(self.workqueue, self.reconcile, workers=WORKERS))
+            tasks.create_task(
+                work_off(self.workqueue, self.reconcile, workers=WORKERS, give_up=self._give_up)
+            )
 
     async def _resync(self) -> None:
         """
@@ -99,6 +104,34 @@ class Controller:
             self._metrics.reconcile_errors.count_exceptions(KubeError),
         ):
             return await self._reconcile(name)
+
+    async def _give_up(self, name: str, error: Exception) -> None:
+        """End a Work that has surprised again and again: one failure, and no slot is stuck."""
+        work = self._caches.works.get(name)
+        if work is None or work.status.phase.is_terminal or not self._may_touch(work):
+            return
+        now = self._clock()
+        failure = own_failure(AGENT_ERROR, f"{type(error).__name__}: {error}")
+        status = ended(
+            work,
+            Phase.FAILED,
+            failure.reason,
+            failure.message,
+            now=now,
+            failure=failure,
+            retryable=failure.fault.is_local,
+        )
+        stop = (DeleteAttempt(),) if work.work_type in self._handlers else ()
+        note = Note(reason=failure.reason, message=failure.message, is_warning=True)
+        await carry_out(
+            Plan(actions=stop, status=status, notes=(note,)),
+            Seen(work=work, verdict=failure),
+            kube=self._kube,
+            caches=self._caches,
+            handlers=self._handlers,
+            now=now,
+        )
+        self._count(work, status)
 
     async def _reconcile(self, name: str) -> timedelta | None:
         work = self._caches.works.get(name)

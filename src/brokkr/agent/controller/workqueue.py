@@ -20,6 +20,8 @@ log = structlog.get_logger()
 
 FIRST_BACKOFF = timedelta(milliseconds=100)
 LAST_BACKOFF = timedelta(seconds=30)
+SURPRISES = 6
+"""So many unexpected exceptions in a row, and a key is given up; about six seconds."""
 
 
 class Workqueue:
@@ -38,6 +40,7 @@ class Workqueue:
         self._busy: set[str] = set()
         self._later: dict[str, asyncio.TimerHandle] = {}
         self._failures: dict[str, int] = {}
+        self._surprises: dict[str, int] = {}
         self._available = asyncio.Event()
 
     def __len__(self) -> int:
@@ -76,6 +79,12 @@ class Workqueue:
     def forget_failures(self, key: str) -> None:
         """Start the key's backoff over: it went well."""
         self._failures.pop(key, None)
+        self._surprises.pop(key, None)
+
+    def count_surprise(self, key: str) -> int:
+        """Count an exception that nobody expected; return how many there were in a row."""
+        self._surprises[key] = self._surprises.get(key, 0) + 1
+        return self._surprises[key]
 
     async def get(self) -> str:
         """Wait for a key and take it; :meth:`done` must follow."""
@@ -100,16 +109,34 @@ class Workqueue:
             handle.cancel()
 
 
+async def _never(_key: str, _error: Exception) -> None:
+    """Give nothing up."""
+
+
 async def work_off(
-    queue: Workqueue, reconcile: Callable[[str], Awaitable[timedelta | None]], *, workers: int
+    queue: Workqueue,
+    reconcile: Callable[[str], Awaitable[timedelta | None]],
+    *,
+    workers: int,
+    give_up: Callable[[str, Exception], Awaitable[None]] = _never,
 ) -> None:
-    """Take keys and reconcile them, for ever; one that fails comes back after a backoff."""
+    """
+    Take keys and reconcile them, for ever; one that fails comes back after a backoff.
+
+    Args:
+        give_up: Called with a key that has surprised :data:`SURPRISES` times in a row, and
+            with the last exception: so that it is over, whatever is wrong with it.
+    """
     async with asyncio.TaskGroup() as tasks:
         for _ in range(workers):
-            tasks.create_task(_work(queue, reconcile))
+            tasks.create_task(_work(queue, reconcile, give_up))
 
 
-async def _work(queue: Workqueue, reconcile: Callable[[str], Awaitable[timedelta | None]]) -> None:
+async def _work(
+    queue: Workqueue,
+    reconcile: Callable[[str], Awaitable[timedelta | None]],
+    give_up: Callable[[str, Exception], Awaitable[None]],
+) -> None:
     while True:
         key = await queue.get()
         # What is learnt about the key by looking at it, `reconcile` adds to all lines.
@@ -123,12 +150,23 @@ async def _work(queue: Workqueue, reconcile: Callable[[str], Awaitable[timedelta
         except (KubeError, BrokkrError) as error:
             seconds = queue.add_after_failure(key).total_seconds()
             log.warning("reconcile delayed", work=key, error=str(error), seconds=seconds)
-        except Exception:
+        except Exception as error:
             queue.add_after_failure(key)
             log.exception("reconcile failed", work=key)
+            if queue.count_surprise(key) >= SURPRISES:
+                await _give_up(key, error, give_up)
         else:
             queue.forget_failures(key)
             if requeue_after is not None:
                 queue.add_later(key, requeue_after)
         finally:
             queue.done(key)
+
+
+async def _give_up(
+    key: str, error: Exception, give_up: Callable[[str, Exception], Awaitable[None]]
+) -> None:
+    try:
+        await give_up(key, error)
+    except Exception as again:  # noqa: BLE001 - it comes back, and the others go on meanwhile
+        log.warning("giving up delayed", work=key, error=repr(again))

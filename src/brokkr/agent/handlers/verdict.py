@@ -62,6 +62,8 @@ class Running:
     Attributes:
         step: What is being done now, in one word, if that is known.
         limit: How long an attempt may take in all; then it is stopped.
+        is_begun: Whether it has begun.  What has not, and is late, is a failure of the
+            cluster.
         if_stuck: What to make of it if it was told to stop and does not end: what others
             say who were nearer.  None: nobody knows, so it is deleted.
     """
@@ -69,6 +71,7 @@ class Running:
     message: str
     step: str = ""
     limit: timedelta | None = None
+    is_begun: bool = True
     if_stuck: "Succeeded | Failed | Cancelled | None" = None
 
 

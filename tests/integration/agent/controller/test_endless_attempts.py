@@ -36,7 +36,8 @@ async def test_what_shipwright_does_not_look_at_fails_at_its_deadline_and_is_tri
         work = await until(kube, namespace, name, Phase.FAILED)
 
     ends = [(each.reason, each.failure_class) for each in work.status.attempts]
-    assert ends == [("DeadlineExceeded", "DeadlineExceeded")] * 2
+    assert ends == [("NotStarted", "NotStarted")] * 2
+    assert work.status.retries == 0
     assert (await kube.list(BUILD_RUNS, namespace))[0] == []
 
 
@@ -50,7 +51,9 @@ async def test_a_run_without_end_is_cancelled_at_its_deadline(
         work = await until(kube, namespace, name, Phase.FAILED)
 
     run = await kube.get(BUILD_RUNS, namespace, f"{name}-a1")
-    assert work.status.reason == "DeadlineExceeded"
+    assert work.status.reason == "NotStarted"
+    # What was known while it waited is known at its end.
+    assert "exceeded quota: builds" in work.status.message
     assert run["spec"]["state"] == "BuildRunCanceled"
     assert work.status.attempts[0].stopping_at is not None
 

@@ -8,7 +8,14 @@ import asyncio
 
 import pytest
 
-from brokkr.agent.kinds import BUILD_RUNS, BUILDS, CONFIG_MAPS, EVENTS, WORKS
+from brokkr.agent.handlers.build.handler import BuildHandler
+from brokkr.agent.kinds import (
+    BUILD_RUNS,
+    BUILDS,
+    CONFIG_MAPS,
+    EVENTS,
+    WORKS,
+)
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.resources import mark_acknowledged, mark_cancelled
 from brokkr.work.model import Phase
@@ -227,3 +234,22 @@ async def test_an_acknowledged_work_and_its_objects_are_deleted(
 
     assert (await kube.list(BUILD_RUNS, namespace))[0] == []
     assert (await kube.list(BUILDS, namespace))[0] == []
+
+
+async def test_a_work_that_surprises_the_controller_is_one_failure_with_its_reason(
+    kube: KubeClient, agent_kube: KubeClient, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def surprise(*_: object) -> None:
+        raise ZeroDivisionError("a mistake of our own")
+
+    name = await a_claimed_work(agent_kube, namespace)
+    monkeypatch.setattr(BuildHandler, "assess", surprise)
+    async with driven(kube, agent_kube, namespace, success):
+        work = await until(kube, namespace, name, Phase.FAILED)
+        monkeypatch.undo()
+        other = await a_claimed_work(agent_kube, namespace)
+        await until(kube, namespace, other, Phase.SUCCEEDED)
+
+    assert work.status.reason == "AgentError"
+    assert "ZeroDivisionError: a mistake of our own" in work.status.message
+    assert work.status.attempts[0].fault == "agent"

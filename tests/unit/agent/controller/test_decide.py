@@ -517,3 +517,29 @@ def test_the_message_of_a_status_holds_no_credential_not_even_where_it_is_cut() 
         said = cut("x" * (MAX_MESSAGE - room) + f" {token} {'y' * 100}")
         assert "q7Zk" not in said
         assert len(said) <= MAX_MESSAGE
+
+
+QUOTA = Running(message="no room: exceeded quota: team", limit=timedelta(minutes=5), is_begun=False)
+
+
+def test_what_does_not_begin_in_time_is_the_clusters_failure_and_says_what_it_waited_for() -> None:
+    told = look(running_work(), QUOTA, uid="u1")
+    stopping = with_status(running_work(), told.status)
+    # Meanwhile it says that it is being cancelled, which is no news.
+    meanwhile = look(stopping, replace(SLOW, message="the build is being cancelled"), uid="u1")
+    over = look(with_status(stopping, meanwhile.status), STOPPED, uid="u1")
+
+    assert told.status.reason == meanwhile.status.reason == "NotStarted"
+    for plan in (told, meanwhile, over):
+        assert "exceeded quota: team" in plan.status.message
+    assert over.status.attempts[0].failure_class == "NotStarted"
+    assert (over.status.retries, over.status.infrastructure_retries) == (0, 1)
+
+
+def test_a_deadline_that_passed_keeps_the_reason_that_was_known() -> None:
+    told = look(running_work(), replace(SLOW, message="an image cannot be pulled"), uid="u1")
+
+    over = look(with_status(running_work(), told.status), STOPPED, uid="u1")
+
+    assert over.status.attempts[0].reason == "DeadlineExceeded"
+    assert "an image cannot be pulled" in over.status.attempts[0].message

@@ -3,7 +3,7 @@
 import asyncio
 from datetime import timedelta
 
-from brokkr.agent.controller.workqueue import Workqueue, work_off
+from brokkr.agent.controller.workqueue import SURPRISES, Workqueue, work_off
 
 
 def a_queue() -> Workqueue:
@@ -108,6 +108,36 @@ async def test_a_reconcile_that_raises_is_tried_again_and_others_go_on() -> None
     workers.cancel()
 
     assert seen[:2] == ["bad", "good"]
+
+
+async def test_a_key_that_surprises_again_and_again_is_given_up_and_the_others_go_on() -> None:
+    queue = a_queue()
+    seen: list[str] = []
+    given_up: list[tuple[str, str]] = []
+    done, went_well = asyncio.Event(), asyncio.Event()
+
+    async def reconcile(key: str) -> timedelta | None:
+        seen.append(key)
+        if key == "bad":
+            raise ValueError("a mistake of our own")
+        went_well.set()
+        return None
+
+    async def give_up(key: str, error: Exception) -> None:
+        given_up.append((key, str(error)))
+        done.set()
+        raise RuntimeError("and this surprises, too")
+
+    queue.add("bad")
+    workers = asyncio.create_task(work_off(queue, reconcile, workers=1, give_up=give_up))
+    async with asyncio.timeout(30):
+        await done.wait()
+        queue.add("good")
+        await went_well.wait()
+    workers.cancel()
+
+    assert seen.count("bad") >= SURPRISES
+    assert given_up[0] == ("bad", "a mistake of our own")
 
 
 async def test_one_key_is_never_reconciled_by_two_workers_at_once() -> None:

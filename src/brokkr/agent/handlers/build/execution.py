@@ -132,6 +132,17 @@ class Execution:
         return next(filter(None, told), "")
 
     @property
+    def unscheduled(self) -> str:
+        """Return why no node takes a Pod of it; empty if one has, or that is not known."""
+        told = (
+            text_of(condition, "message")
+            for pod in self.pods
+            for condition in parts_of(pod, "status", "conditions")
+            if (condition.get("type"), condition.get("status")) == ("PodScheduled", "False")
+        )
+        return next(filter(None, told), "")
+
+    @property
     def results(self) -> Mapping[str, str]:
         """Return what the TaskRuns have as results, by name."""
         return {

@@ -35,7 +35,7 @@ from brokkr.agent.handlers.build.manifests import (
 )
 from brokkr.agent.handlers.build.phrases import printable
 from brokkr.agent.handlers.build.policy import ANYTHING_GOES, BuildPolicy, check_policy
-from brokkr.agent.handlers.build.reading import condition_of, has_ended, text_of
+from brokkr.agent.handlers.build.reading import condition_of, has_ended, parts_of, text_of
 from brokkr.agent.handlers.build.result import fails_on_finding, result_of, vulnerabilities_of
 from brokkr.agent.handlers.build.signs import (
     Signs,
@@ -83,6 +83,13 @@ _WAITING: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 """What a condition that is neither True nor False says by its reason."""
+
+_NOT_BEGUN: Final = frozenset({"", "ExceededResourceQuota"})
+"""Then there is no ``startTime``, so no timeout of Shipwright's or Tekton's runs."""
+_WITH_CAUSE: Final = frozenset(
+    {"ExceededNodeResources", "ExceededResourceQuota", "PullImageFailed"}
+)
+"""Reasons whose message says what is missing."""
 
 _INSTALL_SHIPWRIGHT: Final = "install Shipwright Build v0.17.0 or newer"
 _BUILD_RUN_LABEL: Final = "buildrun.shipwright.io/name"
@@ -155,9 +162,11 @@ class BuildHandler:
                 return _with_result(verdict, work, execution_of({}, ()), build)
             case _:
                 # A BuildRun made now might be refused: its Build is not yet known.
+                limit = self._limit(timeout_of_template(work, self._defaults))
                 return Running(
                     message="waiting for Shipwright to validate the Build",
-                    limit=self._limit(timeout_of_template(work, self._defaults)),
+                    limit=min(limit, self._defaults.start_within),
+                    is_begun=False,
                 )
 
     def cancel(self, seen: Sequence[Manifest]) -> Cancellation | None:
@@ -181,11 +190,12 @@ class BuildHandler:
         reason, message = text_of(condition, "reason"), text_of(condition, "message")
         limit = self._limit(timeout_of(run, build, self._defaults))
         if not has_ended(run):
-            waiting = _WAITING.get(reason) or printable(f"{reason}: {message}"[:_MAX_MESSAGE])
+            is_begun = reason not in _NOT_BEGUN
             return Running(
-                message=waiting,
+                message=_what_it_does(reason, message, execution, build),
                 step=execution.running_step,
-                limit=limit,
+                limit=limit if is_begun else min(limit, self._defaults.start_within),
+                is_begun=is_begun,
                 if_stuck=_end_of_a_stuck_one(work, execution, build, evidence),
             )
         if condition["status"] == "True":
@@ -214,6 +224,27 @@ class BuildHandler:
 
 def _find(seen: Sequence[Manifest], kind: str) -> Manifest | None:
     return next((each for each in seen if each.get("kind") == kind), None)
+
+
+def _what_it_does(reason: str, message: str, execution: Execution, build: Manifest | None) -> str:
+    """Say what a build that has not ended is doing, or what it waits for."""
+    if execution.is_over:
+        return "Tekton has ended the build, and Shipwright has not taken note of it yet"
+    said = _WAITING.get(reason) or f"{reason}: {message}"
+    if reason in _WITH_CAUSE:
+        said = f"{said}: {message}"
+    elif reason in ("Pending", "Running") and (cause := execution.unscheduled):
+        said = f"the build's pod has no node yet: {cause}"
+    elif reason == "Pending" and execution.waits_for:
+        said = f"{said}: {execution.waits_for}"
+    elif not reason and (names := _empty_arrays(execution.run, build)):
+        said = f"{said}; Tekton refuses the empty list of the parameter {names}"
+    return printable(said[:_MAX_MESSAGE])
+
+
+def _empty_arrays(*objects: Manifest | None) -> str:
+    parameters = [each for one in objects for each in parts_of(one, "spec", "paramValues")]
+    return ", ".join(text_of(each, "name") for each in parameters if each.get("values") == [])
 
 
 def _is_stopping(run: Manifest) -> bool:

@@ -65,6 +65,7 @@ class BuildDefaults:
         retention_succeeded: How long a BuildRun is kept at least; the same for failed.
         deadline_grace: How much longer than its timeout an attempt may take in all: the
             timeout does not run before Shipwright and Tekton have accepted the build.
+        start_within: How long an attempt may wait until they have.
     """
 
     service_account: str | None = "builder-sa"
@@ -72,6 +73,7 @@ class BuildDefaults:
     retention_succeeded: timedelta = timedelta(hours=1)
     retention_failed: timedelta = timedelta(hours=24)
     deadline_grace: timedelta = timedelta(minutes=1)
+    start_within: timedelta = timedelta(minutes=10)
 
 
 def render_config_maps(work: Work, attempt: int) -> list[Manifest]:
@@ -95,7 +97,7 @@ def render_build(work: Work, attempt: int, defaults: BuildDefaults) -> Manifest:
     build = _document(work, "Build")
     # See Note [Retention is the agent's].
     spec = {key: value for key, value in build["spec"].items() if key != "retention"}
-    if attempt <= work.max_retries:
+    if work.status.retries < work.max_retries:
         spec = _keep_bundle(spec)
     spec = _without_empty_arrays(spec)
     name = attempt_name(work.name, attempt)

@@ -11,6 +11,7 @@ from brokkr.agent.handlers.build.handler import BuildHandler
 from brokkr.agent.handlers.build.manifests import BuildDefaults
 from brokkr.agent.handlers.build.reading import condition_of
 from brokkr.agent.handlers.build.result import MAX_VULNERABILITIES
+from brokkr.agent.handlers.pod_facts import facts_of_pod
 from brokkr.agent.handlers.protocol import Cancellation
 from brokkr.agent.handlers.verdict import (
     Cancelled,
@@ -325,7 +326,9 @@ def test_no_build_run_is_made_before_shipwright_has_judged_the_build(status: str
     verdict = assess(registered(status))
 
     assert verdict == Running(
-        message="waiting for Shipwright to validate the Build", limit=timedelta(minutes=16)
+        message="waiting for Shipwright to validate the Build",
+        limit=timedelta(minutes=10),
+        is_begun=False,
     )
 
 
@@ -382,6 +385,46 @@ def test_a_run_that_has_not_ended_says_what_it_is_doing(
     condition: tuple[str | None, str, str], words: str
 ) -> None:
     assert message_of(assess(registered("True"), a_run(*condition))) == words
+
+
+@pytest.mark.parametrize(
+    ("case", "words", "is_begun"),
+    [
+        ("quota-no-room", "exceeded quota: team, requested: pods=1, used: pods=0", False),
+        ("empty-array-parameter", "the empty list of the parameter build-args", False),
+        ("executor-switched-midway", "Shipwright has not taken note of it yet", True),
+    ],
+)
+def test_what_a_recorded_build_waits_for_is_said_and_it_does_not_wait_for_ever(
+    case: str, words: str, is_begun: bool
+) -> None:
+    verdict = assess_recording(case)
+
+    assert isinstance(verdict, Running)
+    assert words in verdict.message
+    assert verdict.is_begun == is_begun
+    assert verdict.limit is not None
+    assert is_begun or verdict.limit <= timedelta(minutes=10)
+
+
+def test_a_build_that_only_tekton_has_ended_is_a_success_once_it_is_stopped() -> None:
+    build, run, *others = recorded("executor-switched-midway")
+    stopped = {**run, "spec": {**run["spec"], "state": "BuildRunCanceled"}}
+
+    verdict = assess(build, stopped, *others)
+
+    assert isinstance(verdict, Running)
+    assert isinstance(verdict.if_stuck, Succeeded)
+    assert verdict.if_stuck.result["digest"].startswith("sha256:c15008f4")
+
+
+def test_a_pod_without_a_node_says_why_whatever_the_build_run_says() -> None:
+    scheduled = {"type": "PodScheduled", "status": "False", "message": "unbound volume claim"}
+    pod = facts_of_pod({"metadata": {"name": "p"}, "status": {"conditions": [scheduled]}})
+
+    for reason in ("Pending", "Running"):
+        said = message_of(assess(a_run("Unknown", reason, "…"), pod))
+        assert said == "the build's pod has no node yet: unbound volume claim"
 
 
 def test_a_run_names_the_step_that_runs() -> None:

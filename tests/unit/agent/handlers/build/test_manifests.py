@@ -21,10 +21,10 @@ from brokkr.agent.handlers.build.manifests import (
 )
 from brokkr.wire.custom_resource import ANNOTATION_TRACEPARENT
 from brokkr.work.errors import InvalidWork
-from brokkr.work.model import Manifest
+from brokkr.work.model import Manifest, WorkStatus
 from brokkr.work.template import check_template
 from brokkr.work.trace import TraceContext
-from support.factories import WORK_ID, a_work
+from support.factories import WORK_ID, a_work, with_status
 from support.templates import a_build, a_build_run, a_config_map, a_list
 
 JSON = st.recursive(
@@ -325,8 +325,11 @@ def test_an_oci_source_is_pruned_only_when_no_retry_can_need_it() -> None:
     source = {"type": "OCI", "ociArtifact": {"image": "r/source", "prune": "AfterPull"}}
     work = a_work(template=a_build(spec={"source": source}), max_retries=1)
 
-    first, last = render_build(work, 1, DEFAULTS), render_build(work, 2, DEFAULTS)
+    lost = with_status(work, WorkStatus(infrastructure_retries=1))
+    retried = with_status(work, WorkStatus(retries=1))
+    first, last = render_build(work, 1, DEFAULTS), render_build(retried, 2, DEFAULTS)
 
+    assert render_build(lost, 2, DEFAULTS)["spec"] == first["spec"]
     assert first["spec"]["source"]["ociArtifact"] == {"image": "r/source", "prune": "Never"}
     assert last["spec"]["source"] == source
 
