@@ -8,13 +8,21 @@ import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    suppress,
+)
 from dataclasses import dataclass
 from random import Random
 from typing import Final
 
+from brokkr.agent.kinds import PODS
+from brokkr.agent.kube.client import KubeClient
+from brokkr.agent.kube.config import KubeConfig
 from chaos.line import Line
-from chaos.system import AGENTS, BROKERS, CLUSTERS, REAL_RUNNER, System
+from chaos.system import AGENTS, BROKERS, CLUSTERS, REAL_RUNNER, System, namespaces
 
 Done = Callable[[System, int, Random], AbstractAsyncContextManager[None]]
 """Does harm to the n-th part of its kind for the length of the block."""
@@ -101,12 +109,36 @@ async def _replaced(system: System, part: int, dice: Random) -> AsyncIterator[No
         yield
 
 
-@asynccontextmanager
-async def _real_runner_killed(system: System, part: int, dice: Random) -> AsyncIterator[None]:
+async def _until_a_build_is_under_way(system: System) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(_BUILD_WAITED_SECONDS):
             while not system.builds_under_way():
                 await asyncio.sleep(0.1)
+
+
+@asynccontextmanager
+async def _pod_lost(system: System, part: int, dice: Random) -> AsyncIterator[None]:
+    """Delete the Pod of a real build in mid-run, as whoever drains a node does."""
+    await _until_a_build_is_under_way(system)
+    async with AsyncExitStack() as stack:
+        running = []
+        for cluster, kubeconfig in enumerate(system.kubeconfigs):
+            kube = await stack.enter_async_context(KubeClient(KubeConfig.load(kubeconfig)))
+            for namespace in namespaces(cluster, real=True):
+                pods, _ = await kube.list(PODS, namespace)
+                running += [
+                    (kube, namespace, each["metadata"])
+                    for each in pods
+                    if each.get("status", {}).get("phase") == "Running"
+                ]
+        kube, namespace, pod = dice.choice(running)
+        await kube.delete(PODS, namespace, pod["name"], uid=pod["uid"])
+    yield
+
+
+@asynccontextmanager
+async def _real_runner_killed(system: System, part: int, dice: Random) -> AsyncIterator[None]:
+    await _until_a_build_is_under_way(system)
     system.processes[REAL_RUNNER].kill()
     yield
 
@@ -213,6 +245,7 @@ FAULTS: Final[dict[str, Fault]] = {
     "etcd killed": Fault(do=_killed("etcd"), parts=CLUSTERS),
     "kube-apiserver killed": Fault(do=_killed("kube-apiserver"), parts=CLUSTERS),
     "build runner killed": Fault(do=_killed("build-runner"), parts=CLUSTERS),
+    "pod lost in mid-build": Fault(do=_pod_lost, needs="buildah"),
     "real build runner killed": Fault(do=_real_runner_killed, needs="buildah"),
     **_both("line to the broker", "broker"),
     "line to the broker answers pages": Fault(

@@ -182,6 +182,25 @@ def wrong_end(history: History, sort: str) -> list[str]:
     return [f"Work {history.work_id} ({sort}) has ended as {outcome}: {said}"]
 
 
+def retries_for_losses(history: History) -> list[str]:
+    """
+    Say which Works have spent retries of the user's.
+
+    Of all that is submitted nothing fails in a way that those pay for: what fails and is
+    repeated was evicted, or lost with its pod, its runner or its cluster.
+    """
+    spent = [
+        each.detail.get("retries")
+        for each in history.events
+        if each.kind in ("completed", "handed_off")
+    ]
+    return [
+        f"Work {history.work_id} has spent {n} retries, and only the infrastructure failed"
+        for n in spent
+        if n
+    ]
+
+
 def twice_accepted(keys: Iterable[str]) -> list[str]:
     """Say which idempotency keys stand for several Works; one for each Work is given."""
     return [f"key {key} has {n} Works" for key, n in Counter(keys).items() if n > 1]

@@ -239,6 +239,7 @@ class Run:
             sort = submitter.sorts[each.key]
             self.findings.add(invariants.broken_history(each))
             self.findings.add(invariants.wrong_end(each, sort))
+            self.findings.add(invariants.retries_for_losses(each))
             self.findings.outcomes.setdefault(sort, Counter())[each.status.lower()] += 1
             self.findings.events.update(event.kind for event in each.events)
         await self._judge_images(histories)

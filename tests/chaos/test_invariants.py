@@ -37,6 +37,16 @@ LOST_AND_DONE = History(
 """A Work whose first lease was lost, and which its second holder completed."""
 
 
+@pytest.mark.parametrize("kind", ["completed", "handed_off"])
+def test_a_loss_that_was_paid_for_by_the_user_is_seen(kind: str) -> None:
+    lost, fine = (
+        replace(LOST_AND_DONE, events=told((kind, {"retries": retries}))) for retries in (1, 0)
+    )
+
+    assert invariants.retries_for_losses(lost)
+    assert not invariants.retries_for_losses(fine)
+
+
 def test_a_whole_history_is_not_broken() -> None:
     assert invariants.broken_history(LOST_AND_DONE) == []
     assert invariants.wrong_end(LOST_AND_DONE, "plain") == []

@@ -723,6 +723,30 @@ async def test_a_build_whose_task_run_is_deleted_ends_as_it_was_recorded(lab: La
     assert processes_naming(end["metadata"]["uid"]) == []
 
 
+async def test_a_build_whose_pod_is_deleted_ends_as_it_was_recorded(lab: Lab) -> None:
+    await lab.create(BUILDS, "it", spec=sleeping(lab))
+    following = asyncio.create_task(lab.run())
+    await until_running("sleep 3600")
+    run = await lab.kube.get(BUILD_RUNS, lab.namespace, "it")
+    task_run = await task_run_of(lab, run)
+
+    await lab.kube.delete(PODS, lab.namespace, task_run["status"]["podName"])
+
+    end = (await following)[-1]
+    ended, expected = await task_run_of(lab, end), recorded_task_run("pod-deleted")
+    assert condition(end) == ("False", "Failed")
+    assert end["status"]["failureDetails"]["location"]["container"] == "step-build"
+    assert how_it_ended(ended) == how_it_ended(expected)
+    assert processes_naming(end["metadata"]["uid"]) == []
+
+
+def how_it_ended(task_run: Json) -> list[tuple[str, int, str | None]]:
+    return [
+        (each["container"], each["terminated"]["exitCode"], each.get("terminationReason"))
+        for each in task_run["status"]["steps"]
+    ]
+
+
 async def test_a_task_run_that_a_killed_runner_has_just_made_is_used(
     bench: Lab, tmp_path: Path
 ) -> None:

@@ -14,6 +14,7 @@ from brokkr.local.build_runner.admission import Admitted
 from brokkr.local.build_runner.job import Commit, PushedImage, StepFailed
 from brokkr.local.build_runner.recorder import Key, Recorder
 from brokkr.local.build_runner.steps import run_steps
+from brokkr.local.build_runner.task_run import pod_name
 from brokkr.local.build_runner.traces import PodRefused, Traces
 from brokkr.work.model import Manifest
 
@@ -63,6 +64,14 @@ class Executions:
     def find(self, key: Key) -> Execution | None:
         """Return what runs for this BuildRun, or for a former one of its name."""
         return self._running.get(key)
+
+    def find_by_pod(self, namespace: str, name: str) -> Key | None:
+        """Return whose build runs in this Pod, if any does."""
+        for key, execution in self._running.items():
+            task_run = execution.task_run["metadata"]["name"]
+            if (key.namespace, pod_name(task_run)) == (namespace, name):
+                return key
+        return None
 
     def begin(
         self, key: Key, run: Manifest, admitted: Admitted, task_run: Manifest, *, logs: Path

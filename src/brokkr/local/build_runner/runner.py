@@ -43,6 +43,7 @@ from brokkr.agent.kube.informer import Informer
 from brokkr.local.build_runner import status as statuses
 from brokkr.local.build_runner.admission import admit, check_build
 from brokkr.local.build_runner.executions import Execution, Executions
+from brokkr.local.build_runner.job import StepFailed
 from brokkr.local.build_runner.kubelet import (
     logs_folder,
     node_name,
@@ -189,9 +190,9 @@ class BuildRunner:
         if kind == "DELETED" and owner.get("kind") == BUILD_RUNS.kind:
             self._look_at(Key(BUILD_RUNS, task_run["metadata"]["namespace"], owner["name"]))
 
-    def _on_pod(self, _kind: str, pod: dict[str, Any]) -> None:
-        """Look at a Pod that is being deleted."""
-        if "deletionTimestamp" in pod["metadata"]:
+    def _on_pod(self, kind: str, pod: dict[str, Any]) -> None:
+        """Look at a Pod that is being deleted, or is gone."""
+        if kind == "DELETED" or "deletionTimestamp" in pod["metadata"]:
             self._look_at(_key(PODS, pod))
 
     def _look_at(self, key: Key) -> None:
@@ -210,6 +211,7 @@ class BuildRunner:
             if key.resource is BUILDS:
                 await self._reconcile_build(key, manifest)
             elif key.resource is PODS:
+                await self._end_with_pod(key, manifest, executions)
                 await self._let_go(manifest)
             else:
                 await self._reconcile_run(key, manifest, execution, executions)
@@ -242,6 +244,28 @@ class BuildRunner:
             log.warning("look failed", object=str(key), error=str(error))
             if _may_pass(error):
                 self._look_later(key, RETRY_DELAY)
+
+    async def _end_with_pod(self, key: Key, pod: Manifest | None, executions: Executions) -> None:
+        """End the build whose Pod was deleted while it ran: its containers end with the Pod."""
+        if pod is not None and "deletionTimestamp" not in pod["metadata"]:
+            return
+        owner = executions.find_by_pod(key.namespace, key.name)
+        execution = None if owner is None else executions.find(owner)
+        if owner is None or execution is None:
+            return
+        await executions.stop(owner)
+        run = await self._kube.find(*owner)
+        if run is None or run["metadata"]["uid"] != execution.uid or statuses.is_finished(run):
+            return
+        step = await self._traces.kill(execution.task_run)
+        if not step:  # it had just ended well, and that was not told
+            await self._lose(owner, run, execution.task_run)
+            return
+        failure = StepFailed(step, exit_code=255)
+        await self._recorder.record(
+            owner, run, statuses.fail, failure=failure, commit=None, namespace=owner.namespace
+        )
+        log.info("build lost with its pod", build_run=owner.name, step=step)
 
     async def _let_go(self, pod: Manifest | None) -> None:
         """

@@ -129,6 +129,31 @@ def fail(status: Manifest, *, failure: StepFailed, now: datetime) -> Manifest:
     return _finish(_publish(status), "False", "StepFailed", message, now)
 
 
+def kill(status: Manifest, *, now: datetime) -> Manifest:
+    """
+    End a TaskRun whose Pod was taken away, as one does in a cluster.
+
+    All containers end together: the one at work with 255, those that wait for their turn
+    with 2, and no word why.  A TaskRun that has ended stays as it is.
+    """
+    unfinished = _unfinished(status)
+    if not unfinished:
+        return status
+    failed, *waiting = unfinished
+    status = _replace_step(status, failed, _terminated("Error", 255, _turn(status), now), "Error")
+    for step in waiting:
+        began_at = datetime.fromisoformat(_find_step(status, step)["running"]["startedAt"])
+        status = _replace_step(status, step, _terminated("Error", 2, began_at, now), "")
+    message = f'"{failed}" exited with code 255: Error'
+    return _finish(_publish(status), "False", "StepFailed", message, now)
+
+
+def failed_step(status: Manifest) -> str:
+    """Return the first step that ended badly; empty if none has."""
+    failed = (each for each in _steps(status) if each.get("terminated", {}).get("exitCode"))
+    return str(next(failed, {}).get("container", ""))
+
+
 def refuse(status: Manifest, *, message: str, now: datetime) -> Manifest:
     """End a TaskRun that the API server does not let have a Pod."""
     return _finish(status, "False", "PodCreationFailed", message, now)
@@ -187,7 +212,7 @@ def _replace_step(status: Manifest, container: str, terminated: Manifest, why: s
     def after(step: Manifest) -> Manifest:
         if step["container"] != container:
             return step
-        ended = {"terminated": terminated, "terminationReason": why}
+        ended = {"terminated": terminated, **({"terminationReason": why} if why else {})}
         return {"name": step["name"], "container": container, **ended}
 
     return {**status, "steps": [after(step) for step in _steps(status)]}

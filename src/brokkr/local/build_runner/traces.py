@@ -127,13 +127,18 @@ class Traces:
         await self._record(task_run, task_runs.cancel, name=name)
         await self._delete_pod(task_run)
 
+    async def kill(self, task_run: Manifest) -> str:
+        """Say that the Pod was taken away; return the step that ended with it, if one did."""
+        recorded = await self._record(task_run, task_runs.kill)
+        return "" if recorded is None else task_runs.failed_step(recorded["status"])
+
     async def delete(self, task_run: Manifest) -> None:
         """Delete a TaskRun; its Pod follows."""
         metadata = task_run["metadata"]
         key = Key(TASK_RUNS, metadata["namespace"], metadata["name"])
         await self._kube.delete(*key, uid=metadata["uid"])
 
-    async def _record(self, task_run: Manifest, change: Change, **facts: object) -> None:
+    async def _record(self, task_run: Manifest, change: Change, **facts: object) -> Manifest | None:
         """Change the status of a TaskRun, and have its Pod say the same."""
         namespace = task_run["metadata"]["namespace"]
         key = Key(TASK_RUNS, namespace, task_run["metadata"]["name"])
@@ -141,6 +146,7 @@ class Traces:
         if recorded is not None and "podName" in recorded["status"]:
             pod = Key(PODS, namespace, recorded["status"]["podName"])
             await self._recorder.record(pod, None, reflect, task_run=recorded)
+        return recorded
 
     async def _create_pod(self, namespace: str, pod: Manifest) -> None:
         """Create it, unless a predecessor has; wait out an outage."""
