@@ -24,17 +24,17 @@ Four things may go wrong with a Work, and each has a budget of its own.
 | what | budget | who counts |
 |---|---|---|
 | an attempt fails, and that may pass | `max_retries`, {retries} unless given | the agent |
-| the cluster or a node loses an attempt | `agent.work_crd.infrastructure_retries`, {infrastructure} | the agent, for all claims of the Work |
+| the cluster or a node loses an attempt | `infrastructure_retries`, {infra} | the agent |
 | the agent gives up, and another may try | `max_handoffs`, {handoffs} unless given | the broker |
 | the agent falls silent for longer than the lease | `broker.max_lost_claims`, {lost} | the broker |
 
 - Which failures may pass is [a table](failures.md). Some are retried once or twice only, whatever
   the budget.
 - `max_retries` counts failures that are forgiven: with 2 there are up to 3 attempts.
-- An attempt that the infrastructure lost (its pod was evicted, preempted, drained or deleted, its
-  node was lost) is repeated and spends none of `max_retries`, not even where that is 0. Neither
-  budget pays for the other. [Whose failure it was](failures.md#whose-failure-it-is) decides which
-  of them pays.
+- `agent.work_crd.infrastructure_retries` is for what the infrastructure lost: the pod was evicted,
+  preempted, drained or deleted, or its node was lost. Such an attempt is repeated and spends none
+  of `max_retries`, not even where that is 0. Neither budget pays for the other.
+  [Whose failure it was](failures.md#whose-failure-it-is) decides which of them pays.
 - Each agent that takes over has the whole budget of retries again. Infrastructure retries are
   counted for the Work: the next agent is told how many are spent. `work requeue` starts both anew.
 - A failure of the cluster, a node or the agent may be handed over, also where it is permanent here.
@@ -74,7 +74,7 @@ def render() -> str:
         retries=work["max_retries"].default,
         handoffs=work["max_handoffs"].default,
         lost=broker.max_lost_claims,
-        infrastructure=agent.infrastructure_retries,
+        infra=agent.infrastructure_retries,
     )
     return head + rows
 
