@@ -208,6 +208,15 @@ def _mend(line: Line) -> None:
     line.is_cut = False
 
 
+def _spoil_tokens(line: Line) -> None:
+    line.spoils_tokens = True
+    line.drop()
+
+
+def _know_tokens(line: Line) -> None:
+    line.spoils_tokens = False
+
+
 def _set(name: str, *, value: object, normal: object) -> tuple[Callable[[Line], None], ...]:
     return (lambda line: setattr(line, name, value), lambda line: setattr(line, name, normal))
 
@@ -231,6 +240,13 @@ def _both(name: str, where: str) -> dict[str, Fault]:
         f"{name} {what}": Fault(do=_with(where, *how), parts=n, seconds=(2, 15))
         for what, how in change.items()
     }
+
+
+@asynccontextmanager
+async def _refused(system: System, part: int, dice: Random) -> AsyncIterator[None]:
+    async with system.without_permissions(part):
+        system.api_lines[part].drop()
+        yield
 
 
 FAULTS: Final[dict[str, Fault]] = {
@@ -257,6 +273,10 @@ FAULTS: Final[dict[str, Fault]] = {
         do=_with("api", *_switch("expires_watches")),
         parts=len(AGENTS),
         seconds=(2, 10),
+    ),
+    "cluster refuses the agent": Fault(do=_refused, parts=len(AGENTS), seconds=(15, 45)),
+    "cluster refuses the agent's token": Fault(
+        do=_with("api", _spoil_tokens, _know_tokens), parts=len(AGENTS), seconds=(15, 45)
     ),
     "disk of the database filled": Fault(do=_disk_filled, seconds=(2, 10), needs="tmpfs"),
     "agent's clock stepped": Fault(

@@ -8,8 +8,9 @@ import asyncio
 import json
 import re
 import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
 from itertools import cycle
 from random import Random
 from typing import Final
@@ -55,6 +56,7 @@ class Line:
         refusals: One of these statuses answers every second request.
         pages: A proxy that answers every second request by itself: with pages, redirects, and
             in the name of another broker.
+        spoils_tokens: The server does not know who sends a request.
         expires_watches: A watch is told that it asks for what is too old.
     """
 
@@ -65,6 +67,7 @@ class Line:
         self.loses_answers = False
         self.refusals: Sequence[int] = ()
         self.pages = False
+        self.spoils_tokens = False
         self.expires_watches = False
         self.dice = dice
         self._under_way: dict[int, web.Request] = {}  # requests cannot be hashed
@@ -89,6 +92,7 @@ class Line:
         body = await request.read()
         if self.is_cut:
             raise _aborted(request)
+        ask = replace(ask, token="spoiled" if self.spoils_tokens else None)
         if self.delay_seconds:
             await asyncio.sleep(self.delay_seconds * self.dice.uniform(0.5, 1))
         if self.refusals and self.dice.random() < 0.5:
@@ -119,12 +123,13 @@ def _page(request: web.Request, dice: Random) -> web.Response:
     return web.json_response(document, status=status, content_type="application/problem+json")
 
 
+@dataclass(frozen=True, slots=True)
 class _Ask:
-    """Asks the servers in turn."""
+    """Asks the servers in turn, with the token of the request unless another is given."""
 
-    def __init__(self, session: aiohttp.ClientSession, servers: Sequence[str]) -> None:
-        self._session = session
-        self._servers = cycle(servers)
+    session: aiohttp.ClientSession
+    servers: Iterator[str]
+    token: str | None = None
 
     async def whole(self, request: web.Request, body: bytes) -> web.Response:
         async with self._request(request, body) as answer:
@@ -146,11 +151,14 @@ class _Ask:
     def _request(
         self, request: web.Request, body: bytes
     ) -> "aiohttp.client._RequestContextManager":
-        return self._session.request(
+        headers = _passed_on(request.headers)
+        if self.token is not None:
+            headers["Authorization"] = f"Bearer {self.token}"
+        return self.session.request(
             request.method,
-            next(self._servers) + request.raw_path,
+            next(self.servers) + request.raw_path,
             data=body or None,
-            headers=_passed_on(request.headers),
+            headers=headers,
             allow_redirects=False,
         )
 
@@ -165,7 +173,7 @@ async def proxied(
     async with aiohttp.ClientSession(
         connector=connector, auto_decompress=False, timeout=timeout
     ) as session:
-        ask = _Ask(session, servers)
+        ask = _Ask(session, cycle(servers))
 
         async def forward(request: web.Request) -> web.StreamResponse:
             try:

@@ -3,21 +3,27 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from itertools import chain
 from pathlib import Path
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import asyncpg
 import yaml
 
-from brokkr.agent.kinds import CLUSTER_BUILD_STRATEGIES, NAMESPACES, SERVICE_ACCOUNTS
+from brokkr.agent.kinds import (
+    CLUSTER_BUILD_STRATEGIES,
+    NAMESPACES,
+    ROLE_BINDINGS,
+    SERVICE_ACCOUNTS,
+)
 from brokkr.agent.kube.client import KubeClient
 from brokkr.agent.kube.config import KubeConfig
+from brokkr.agent.kube.errors import KubeUnavailable
 from brokkr.broker.db.embedded import embedded_postgres
 from brokkr.broker.db.keys import create_admin_key
 from brokkr.broker.db.migrate import migrate
@@ -38,8 +44,12 @@ CLUSTERS: Final = 2
 REAL_RUNNER: Final = "real-build-runner"
 ORPHAN_GRACE_SECONDS: Final = 10
 _DISK_MEGABYTES: Final = 600
+_ROLE: Final = "brokkr-agent"
 _ROOT: Final = Path(__file__).parents[1]
 _FAKETIME: Final = "usr/lib/*/faketime/libfaketimeMT.so.1"
+
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,6 +138,20 @@ class System:
     def step_clock(self, agent: int, seconds: int) -> None:
         """Let an agent's clock be wrong by so much."""
         self._clock(agent).write_text(f"{seconds:+d}\n")
+
+    @asynccontextmanager
+    async def without_permissions(self, agent: int) -> AsyncIterator[None]:
+        """Take an agent its role, and give it back; others of the namespace share it."""
+        seat = AGENTS[agent]
+        async with KubeClient(KubeConfig.load(self.kubeconfigs[seat.cluster])) as kube:
+            taken = await _insist(lambda: kube.find(ROLE_BINDINGS, seat.namespace, _ROLE))
+            await _insist(lambda: kube.delete(ROLE_BINDINGS, seat.namespace, _ROLE))
+            try:
+                yield
+            finally:
+                if taken is not None:  # if not, who has taken it gives it back
+                    given = taken | {"metadata": {"name": _ROLE, "namespace": seat.namespace}}
+                    await _insist(lambda: kube.apply(ROLE_BINDINGS, seat.namespace, given))
 
     # -- start -----------------------------------------------------------------------------
 
@@ -239,6 +263,7 @@ class System:
                         BROKER__LOG_FORMAT="json",
                         BROKER__STALE_CLAIM_INTERVAL_SECONDS="1",
                         BROKER__HANDOFF_BASE_DELAY_SECONDS="1",
+                        BROKER__HANDOFF_MAX_DELAY_SECONDS="10",
                         DATABASE__URL=self.database_url,
                     ),
                 )
@@ -327,6 +352,7 @@ class System:
                         AGENT__WORK_CRD__NAMESPACE=seat.namespace,
                         AGENT__WORK_CRD__RECONCILE_INTERVAL_SECONDS="2",
                         AGENT__WORK_CRD__RETRY_BASE_DELAY_SECONDS="0.5",
+                        AGENT__WORK_CRD__UNABLE_GRACE="8s",
                         AGENT__WORK_CRD__ORPHAN_GRACE=f"{ORPHAN_GRACE_SECONDS}s",
                         AGENT__WORK_CRD__BUILD__BUILD_RETENTION_SUCCEEDED="12s",
                         AGENT__WORK_CRD__BUILD__BUILD_RETENTION_FAILED="12s",
@@ -401,6 +427,15 @@ def command_lines() -> dict[int, bytes]:
             with suppress(OSError):  # it has just ended
                 found[int(each.name)] = (each / "cmdline").read_bytes()
     return found
+
+
+async def _insist(ask: Callable[[], Awaitable[_T]]) -> _T:
+    """Ask an API server that may be away."""
+    while True:
+        try:
+            return await ask()
+        except KubeUnavailable:
+            await asyncio.sleep(0.5)
 
 
 async def _answers(client: BrokerClient) -> bool:
