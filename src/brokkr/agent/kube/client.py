@@ -489,8 +489,8 @@ _VERBS: Final = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": 
 def _asked_for(method: str, path: str) -> tuple[str, str] | None:
     """Return verb and resource of a request, as roles name them; None if it is for no object."""
     root, *parts = path.strip("/").split("/")
-    group = "" if root == "api" else parts.pop(0)
-    _version, *rest = parts
+    group = "" if root == "api" or not parts else parts[0]
+    rest = parts[1:] if root == "api" else parts[2:]
     if rest[:1] == ["namespaces"] and len(rest) > 2:  # what it is, is behind it
         rest = rest[2:]
     if not rest:
