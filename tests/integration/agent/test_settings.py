@@ -55,7 +55,7 @@ async def test_a_process_logs_as_its_environment_says(tmp_path: Path) -> None:
 
     # For people, though this is no terminal, and without "agent listens", which comes before.
     assert b"[warning" in first
-    assert b"server not reached" in first
+    assert b"broker not reached" in first
 
 
 def a_kubeconfig_of_nobody(folder: Path) -> Path:

@@ -248,7 +248,7 @@ async def test_an_agent_that_is_told_to_stop_ends_well(tmp_path: Path) -> None:
     async with away(tmp_path).started("agent", "run") as process:
         assert process.stderr is not None
         async with asyncio.timeout(30):
-            while b"server not reached" not in await process.stderr.readline():
+            while b"broker not reached" not in await process.stderr.readline():
                 assert process.returncode is None
         process.send_signal(signal.SIGTERM)
         await process.communicate()
