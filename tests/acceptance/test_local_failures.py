@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 
 from brokkr.agent.kinds import CLUSTER_BUILD_STRATEGIES
-from brokkr.local.build_runner.admission import BUILDER_ANNOTATION
+from brokkr.local.build_runner.feasible import BUILDER_ANNOTATION
 from brokkr.local.credentials import Credentials
 from brokkr.local.process import free_port
 from brokkr.wire.bodies import WorkBody, WorkState

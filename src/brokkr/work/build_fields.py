@@ -101,7 +101,7 @@ def check_common(spec: Manifest, path: str) -> None:
         _check_volumes(spec["volumes"], f"{path}.volumes")
     for field in ("ttlAfterFailed", "ttlAfterSucceeded"):
         _check_duration((spec.get("retention") or {}).get(field), f"{path}.retention.{field}")
-    for problem in _scheduling_problems(spec):
+    for problem in scheduling_problems(spec):
         raise InvalidWork(f"{path}.{problem[0]}", problem[1])
     if spec.get("serviceAccount") not in (None, "", ".generate"):
         check_name(spec["serviceAccount"], f"{path}.serviceAccount", "ServiceAccount")
@@ -211,7 +211,7 @@ def _check_volumes(volumes: list[Manifest], path: str) -> None:
             raise InvalidWork(here, f"must have one source, such as configMap; given: {given}")
 
 
-def _scheduling_problems(spec: Manifest) -> Iterator[tuple[str, str]]:
+def scheduling_problems(spec: Manifest) -> Iterator[tuple[str, str]]:
     """Shipwright's own rules for where a build runs."""
     for key, value in (spec.get("nodeSelector") or {}).items():
         problem = problem_with_key(key) or problem_with_value(value or "")

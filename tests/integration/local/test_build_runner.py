@@ -20,7 +20,9 @@ from typing import Any
 import aiohttp
 import pytest
 
+from brokkr.agent.handlers.build.execution import Execution
 from brokkr.agent.handlers.build.phrases import REGISTRY_REFUSAL
+from brokkr.agent.handlers.build.result import result_of
 from brokkr.agent.kinds import (
     BUILD_RUNS,
     BUILDS,
@@ -47,6 +49,7 @@ from brokkr.local.credentials import Credentials
 from brokkr.local.git_server import GitServer
 from brokkr.local.process import free_port
 from brokkr.local.registry import Registry
+from support.factories import a_work
 from support.kube import project_crds
 from support.signals import eventually
 
@@ -599,6 +602,140 @@ async def test_what_the_stand_in_cannot_do_it_says(lab: Lab) -> None:
     run = (await lab.build(spec))[-1]
 
     assert condition(run) == ("False", "TaskRunGenerationFailed")
+
+
+async def test_a_build_run_that_tekton_refuses_for_ever_says_nothing_and_can_be_cancelled(
+    lab: Lab,
+) -> None:
+    """As it was recorded, but for the field that Shipwright's types leave out."""
+    spec = lab.spec(paramValues=[{"name": "build-args", "values": []}])
+    await lab.create(BUILDS, "it", spec=spec)
+    async with lab.following(BUILD_RUNS, "it") as events:
+        await lab.create(BUILD_RUNS, "it", spec={"build": {"name": "it"}})
+        stalled = [run async for run in until(events, lambda run: "status" in run)][-1]
+        assert stalled["status"] == {"buildSpec": spec}
+
+        state = {"spec": {"state": "BuildRunCanceled"}}
+        await lab.kube.merge_patch(BUILD_RUNS, lab.namespace, "it", state)
+        end = [run async for run in until(events, lambda run: condition(run)[0] in ENDS)][-1]
+
+    assert condition(end) == ("False", "BuildRunCanceled")
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        (
+            {"output": {"platforms": [{"os": "linux", "arch": "amd64"}]}},
+            "ExecutorNotPipelineRun",
+        ),
+        ({"source": None}, "TaskRunGenerationFailed"),
+        ({"source": {"git": None}}, "TaskRunGenerationFailed"),
+        (
+            {"output": {"vulnerabilityScan": {"enabled": True, "failOnFinding": True}}},
+            "TaskRunGenerationFailed",
+        ),
+    ],
+)
+async def test_no_other_image_is_made_than_the_one_that_was_asked_for(
+    lab: Lab, fields: Json, reason: str
+) -> None:
+    run = (await lab.build(lab.spec(**fields)))[-1]
+
+    assert condition(run) == ("False", reason)
+
+
+async def test_what_a_build_is_without_is_said_in_its_result(lab: Lab) -> None:
+    spec = lab.spec(nodeSelector={"disk": "ssd"}, output={"vulnerabilityScan": {"enabled": True}})
+    run = (await lab.build(spec, schedulerName="other"))[-1]
+
+    assert condition(run) == ("True", "Succeeded")
+    result = result_of(a_work(), Execution(run, (), ()), None, is_usable=True)
+    assert result["warnings"] == [
+        "the local build runner ignores nodeSelector",
+        "the local build runner ignores schedulerName",
+        "the local build runner ignores output.vulnerabilityScan",
+    ]
+
+
+async def test_the_image_is_as_old_as_it_was_asked_to_be(lab: Lab) -> None:
+    run = (await lab.build(lab.spec(output={"timestamp": "1000000000"})))[-1]
+
+    assert condition(run) == ("True", "Succeeded")
+    image = run["status"]["buildSpec"]["output"]["image"]
+    assert (await inspect(image))["Created"].startswith("2001-09-09T01:46:40")
+
+
+async def test_paths_that_begin_with_a_slash_begin_at_the_sources(lab: Lab) -> None:
+    spec = lab.spec(
+        source={"contextDir": "/"}, paramValues=[{"name": "dockerfile", "value": "/Dockerfile"}]
+    )
+
+    assert condition((await lab.build(spec))[-1]) == ("True", "Succeeded")
+
+
+async def test_variables_may_be_empty_missing_or_refer_to_others(lab: Lab) -> None:
+    missing = {"name": "nowhere", "key": "k", "optional": True}
+    env = [
+        {"name": "EMPTY", "value": ""},
+        {"name": "NONE"},
+        {"name": "MISSING", "valueFrom": {"secretKeyRef": missing}},
+        {"name": "TAG", "value": "v1"},
+        {"name": "GREETING", "value": "hello $(TAG) $$(TAG) $(OTHER)"},
+    ]
+    spec = lab.spec(
+        env=env, paramValues=[{"name": "build-args", "values": [{"value": "GREETING"}]}]
+    )
+    run = (await lab.build(spec))[-1]
+
+    assert condition(run) == ("True", "Succeeded")
+    image = run["status"]["buildSpec"]["output"]["image"]
+    assert (await inspect(image))["Labels"]["greeting"] == "hello v1 $(TAG) $(OTHER)"
+
+
+async def odd_repository(folder: Path, name: str, **environment: str) -> None:
+    """Add a commit to a copy of the sample, by whoever the environment says."""
+    bare, clone = folder / f"{name}.git", folder / f"{name}-clone"
+    await output_of("git", "clone", "--quiet", "--bare", str(folder / "sample.git"), str(bare))
+    await output_of("git", "clone", "--quiet", str(bare), str(clone))
+    (clone / ".gitattributes").write_text("*.bin filter=lfs\n" if name == "large" else "")
+    (clone / "more.bin").write_text("version https://git-lfs.github.com/spec/v1\n")
+    known = {"GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a", "GIT_COMMITTER_EMAIL": "c"}
+    settings = {**known, "GIT_COMMITTER_NAME": "c", **environment}
+    variables = [f"{key}={value}" for key, value in settings.items()]
+    at = ("git", "-C", str(clone))
+    await output_of("env", *variables, *at, "add", "--all")
+    await output_of("env", *variables, *at, "commit", "--quiet", "--message", name)
+    await output_of(*at, "push", "--quiet", "origin", "HEAD")
+    await output_of("git", "-C", str(bare), "update-server-info")
+
+
+async def test_a_commit_by_an_odd_name_at_an_odd_time_is_built(
+    lab: Lab, repositories: Path
+) -> None:
+    odd = "A\u2028B\x1cC\x85D"
+    await odd_repository(
+        repositories, "odd", GIT_AUTHOR_NAME=odd, GIT_COMMITTER_DATE="@4000000000000 +0000"
+    )
+    url = f"{lab.git.url}/odd.git"
+    run = (await lab.build(lab.spec(source={"git": {"url": url, "revision": None}})))[-1]
+
+    assert condition(run) == ("True", "Succeeded")
+    assert run["status"]["source"]["git"]["commitAuthor"] == odd
+
+
+async def test_files_in_git_lfs_are_refused_rather_than_built_as_pointers(
+    lab: Lab, repositories: Path
+) -> None:
+    await odd_repository(repositories, "large")
+    url = f"{lab.git.url}/large.git"
+    run = (await lab.build(lab.spec(source={"git": {"url": url, "revision": None}})))[-1]
+
+    assert condition(run) == ("False", "Failed")
+    assert (
+        "git-lfs, and 1 files are in Git LFS, such as more.bin"
+        in (run["status"]["failureDetails"]["message"])
+    )
 
 
 # The traces that Tekton would leave.

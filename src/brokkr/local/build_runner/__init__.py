@@ -9,12 +9,11 @@ skopeo on this machine, and only for strategies that are annotated
 ``local.brokkr.io/builder: buildah``.  It is for building what you trust: a Dockerfile runs
 here with the rights of whoever started the runner.
 
-Not stood in for: sources other than Git, ssh keys, triggers, image timestamps, vulnerability
-scans, volumes, scheduling fields, the retention of a Build (its ``atBuildDeletion`` and
-limits), PipelineRuns, a TaskRun that somebody else cancels, and a Pod that somebody deletes:
-such a build goes on.  Logs can be read, not followed.  One thing is wider: basic
-authentication over plain http is accepted for loopback addresses, where Shipwright insists
-on https.
+``docs/reference/local-build-runner.md`` says of each field whether it is done, refused or only
+noted in the result.  Not stood in for: ssh keys, PipelineRuns, a TaskRun that somebody else
+cancels, and a Pod that somebody deletes: such a build goes on.  Logs can be read, not
+followed.  One thing is wider: basic authentication over plain http is accepted for loopback
+addresses, where Shipwright insists on https.
 
 As an ordinary user it needs the package ``uidmap`` and ranges in ``/etc/subuid`` and
 ``/etc/subgid`` (what ``buildah unshare`` needs); as root it needs nothing more.

@@ -5,6 +5,8 @@ Reads all that a BuildRun refers to from the API server and either rejects it, w
 reasons that Shipwright gives and in its order, or makes a job of it.  Writes nothing.
 """
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -16,17 +18,24 @@ from brokkr.agent.kinds import (
     SERVICE_ACCOUNTS,
 )
 from brokkr.agent.kube.client import KubeClient
+from brokkr.local.build_runner.definitions import without_nulls
+from brokkr.local.build_runner.feasible import check_feasible, what_is_ignored
 from brokkr.local.build_runner.job import BuildJob
 from brokkr.local.build_runner.parameters import (
     find_missing,
     find_problem,
+    find_refused,
     merge_by_name,
     value_of,
 )
-from brokkr.local.build_runner.references import AcceptedBuild, References, Rejected
+from brokkr.local.build_runner.references import AcceptedBuild, NeverStarts, References, Rejected
 from brokkr.local.build_runner.registration import (
     Registration,
     problem_with_env,
+    problem_with_platforms,
+    problem_with_scheduling,
+    problem_with_steps,
+    problem_with_volumes,
     register,
     secrets_of,
 )
@@ -34,8 +43,6 @@ from brokkr.local.build_runner.status import is_cancel_requested
 from brokkr.work.durations import parse_duration
 from brokkr.work.labels import problem_with_value
 from brokkr.work.model import Manifest
-
-BUILDER_ANNOTATION = "local.brokkr.io/builder"
 
 # Tekton's, which Shipwright relies on.
 _DEFAULT_TIMEOUT = timedelta(hours=1)
@@ -48,11 +55,7 @@ _OVERRIDES = (
     *("output", "paramValues", "env", "timeout", "nodeSelector", "tolerations"),
     *("schedulerName", "runtimeClassName", "stepResources"),
 )
-_IGNORED = (
-    *("volumes", "nodeSelector", "tolerations", "schedulerName", "runtimeClassName"),
-    *("stepResources", "trigger"),
-)
-_IGNORED_OUTPUT = ("timestamp", "vulnerabilityScan", "platforms")
+_REFERENCE = re.compile(r"\$\$|\$\(([^()]*)\)")
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class Admitted:
 
 async def check_build(kube: KubeClient, build: Manifest) -> Registration:
     """Look up what a Build refers to, and check it."""
-    metadata, spec = build["metadata"], build["spec"]
+    metadata, spec = build["metadata"], without_nulls(build["spec"])
     namespace = metadata["namespace"]
     secrets = {
         name for name in secrets_of(spec) if await kube.find(SECRETS, namespace, name) is not None
@@ -95,7 +98,9 @@ async def admit(kube: KubeClient, run: Manifest) -> Admitted:
 
     Raises:
         Rejected: Why it cannot run.
+        NeverStarts: Nothing will ever come of it, and Shipwright does not say so.
     """
+    run = {**run, "spec": without_nulls(run["spec"])}
     build = await _accept_build(kube, run)
     if is_cancel_requested(run):
         raise Rejected("BuildRunCanceled", "the BuildRun is marked canceled.")
@@ -131,7 +136,7 @@ async def _accept_build(kube: KubeClient, run: Manifest) -> AcceptedBuild:
         "build.shipwright.io/name": name,
         "build.shipwright.io/generation": str(build["metadata"]["generation"]),
     }
-    return AcceptedBuild(build["spec"], labels)
+    return AcceptedBuild(without_nulls(build["spec"]), labels)
 
 
 def _check_shape(name: str, spec: Manifest) -> None:
@@ -170,11 +175,22 @@ async def _admit(kube: KubeClient, run: Manifest, build: AcceptedBuild) -> Admit
     if strategy is None:
         raise Rejected(f"{kind}NotFound", f"{build.spec['strategy']['name']} does not exist")
     values = merge_by_name(build.spec.get("paramValues") or [], spec.get("paramValues") or [])
-    problem = find_problem(strategy, values) or find_missing(strategy, values)
+    problem = (
+        find_problem(strategy, values)
+        or find_missing(strategy, values)
+        or problem_with_volumes(spec.get("volumes") or [], strategy)
+        or problem_with_steps(spec.get("stepResources") or [], strategy)
+        or problem_with_scheduling(spec)
+        or _problem_with_platforms(build.spec, spec)
+        or _problem_with_strategy_env(build.spec, spec, strategy)
+    )
     if problem is not None:
         raise Rejected(*problem)
-    _check_feasible(build.spec, strategy)
-    timeout = spec.get("timeout") or build.spec.get("timeout")
+    timeout = _timeout(spec.get("timeout") or build.spec.get("timeout"), build)
+    refused = find_refused(values)
+    if refused is not None:
+        raise NeverStarts(refused, build)
+    check_feasible(build.spec, spec, strategy, values)
     prefix, metadata = f"{kind.lower()}.shipwright.io", strategy["metadata"]
     return Admitted(
         build,
@@ -184,24 +200,39 @@ async def _admit(kube: KubeClient, run: Manifest, build: AcceptedBuild) -> Admit
         },
         run["metadata"]["name"] if is_generated else account or "default",
         await _make_job(References(kube, namespace), build.spec, spec, strategy, values),
-        (parse_duration(timeout) or None) if timeout else _DEFAULT_TIMEOUT,
+        timeout,
     )
 
 
-def _check_feasible(spec: Manifest, strategy: Manifest) -> None:
-    """Refuse what this stand-in cannot do, rather than do something else."""
-    name = strategy["metadata"]["name"]
-    if strategy["metadata"].get("annotations", {}).get(BUILDER_ANNOTATION) != "buildah":
-        raise Rejected(
-            "TaskRunGenerationFailed",
-            f"the local build runner cannot run the steps of strategy {name}; it builds with "
-            f"buildah if the strategy is annotated {BUILDER_ANNOTATION}: buildah",
-        )
-    kind = spec.get("source", {}).get("type")
-    if kind != "Git":
-        raise Rejected(
-            "TaskRunGenerationFailed", f"the local build runner builds from Git, not from {kind}"
-        )
+def _timeout(given: str | None, build: AcceptedBuild) -> timedelta | None:
+    """Read how long a build may take: none is Tekton's default, and zero is for ever."""
+    if not given:
+        return _DEFAULT_TIMEOUT
+    try:
+        return parse_duration(given) or None
+    except ValueError as error:
+        # Kubernetes' validator takes negative ones, and units that Go's decoder does not know.
+        raise NeverStarts(str(error), build) from error
+
+
+def _problem_with_platforms(build: Manifest, run: Manifest) -> tuple[str, str] | None:
+    output = {**build["output"], **run.get("output", {})}
+    if not output.get("platforms"):
+        return None
+    return problem_with_platforms(output, run) or (
+        "ExecutorNotPipelineRun",
+        'multi-arch builds require PipelineRun executor mode, current executor mode: "TaskRun"',
+    )
+
+
+def _problem_with_strategy_env(
+    build: Manifest, run: Manifest, strategy: Manifest
+) -> tuple[str, str] | None:
+    given = {each["name"] for part in (build, run) for each in part.get("env") or []}
+    for step in strategy["spec"].get("steps") or []:
+        for name in given & {each["name"] for each in step.get("env") or []}:
+            return "TaskRunGenerationFailed", f'environment variable "{name}" already exists'
+    return None
 
 
 async def _find_strategy(kube: KubeClient, namespace: str, spec: Manifest) -> Manifest | None:
@@ -245,15 +276,24 @@ async def _make_job(
             [await references.item(one) for one in value_of(strategy, values, "build-args")]
         ),
         image=output["image"],
+        timestamp=output.get("timestamp") or "",
         insecure=output.get("insecure", False),
         labels=merged["labels"],
         annotations=merged["annotations"],
-        env={variable["name"]: await references.variable(variable) for variable in env},
+        env=_expanded({variable["name"]: await references.variable(variable) for variable in env}),
         clone_secret=await references.secret(git.get("cloneSecret")),
         # The Build's: Shipwright mounts no other one where it pushes.
         push_secret=await references.secret(build["output"].get("pushSecret")),
-        unsupported=(
-            *(field for field in _IGNORED if build.get(field) or run.get(field)),
-            *(f"output.{field}" for field in _IGNORED_OUTPUT if output.get(field)),
-        ),
+        unsupported=what_is_ignored(build, run, output),
     )
+
+
+def _expanded(env: Mapping[str, str | None]) -> dict[str, str]:
+    """Put in what a variable says of those before it, as a kubelet does: ``$(NAME)``."""
+    done: dict[str, str] = {}
+    for name, value in env.items():
+        if value is not None:
+            done[name] = _REFERENCE.sub(
+                lambda found: "$" if found[0] == "$$" else done.get(found[1], found[0]), value
+            )
+    return done

@@ -148,7 +148,9 @@ class Executions:
             )
         except TimeoutError:
             await self._traces.time_out(task_run, admitted.timeout)
-            await self._recorder.record(key, run, statuses.time_out, timeout=admitted.timeout)
+            await self._recorder.record(
+                key, run, statuses.time_out, name=key.name, timeout=admitted.timeout
+            )
         except StepFailed as failure:
             await self._traces.fail(task_run, failure)
             await self._recorder.record(

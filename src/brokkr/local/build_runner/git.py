@@ -24,6 +24,13 @@ ENVIRONMENT = {
     "GIT_CONFIG_NOSYSTEM": "1",
     "GIT_CONFIG_GLOBAL": "/dev/null",
     "GIT_ALLOW_PROTOCOL": "http:https:ssh:git",
+    # ssh finds the keys of whoever runs this by the user database, not by HOME.  Shipwright's
+    # step has none but the Secret's, which this stand-in does not read.
+    "GIT_SSH_COMMAND": (
+        "ssh -F none -o BatchMode=yes -o IdentitiesOnly=yes -o IdentityFile=none "
+        "-o IdentityAgent=none -o UserKnownHostsFile=/dev/null -o StrictHostKeyChecking=accept-new "
+        "-o LogLevel=ERROR"
+    ),
 }
 
 _SHA = re.compile(r"[0-9a-f]{7,40}")
@@ -72,11 +79,25 @@ async def fetch_source(commands: Commands, job: BuildJob, source: Path) -> Commi
         await git(*here, "checkout", "--quiet", job.revision)
     await git(*here, "submodule", "--quiet", "update", "--init", "--recursive", *depth)
     told = await git(*here, "log", "-1", "--format=%H%n%an%n%ct")
-    sha, author, seconds = told.splitlines()[-3:]
+    sha, author, seconds = told.removesuffix("\n").split("\n")[-3:]
     branch_name = None
     if job.revision is None:
-        branch_name = (await git(*here, "rev-parse", "--abbrev-ref", "HEAD")).strip()
-    return Commit(sha, author, datetime.fromtimestamp(int(seconds), UTC), branch_name)
+        branch_name = (await git(*here, "rev-parse", "--abbrev-ref", "HEAD")).split()[-1]
+    large = await git(*here, "ls-files", "--", ":(attr:filter=lfs)")
+    if large:
+        # The files would hold the names of their contents, and the image with them.
+        told = f"{len(large.splitlines())} files are in Git LFS, such as {large.splitlines()[0]}"
+        commands.say(f"{told}; the local build runner has no git-lfs")
+        raise StepFailed(STEP, "GitError", f"the local build runner has no git-lfs, and {told}")
+    return Commit(sha, author, _time(int(seconds)), branch_name)
+
+
+def _time(seconds: int) -> datetime:
+    """Read a time that anybody may have set, to anything."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        return datetime.fromtimestamp(0, UTC)
 
 
 def classify(output: str, exit_code: int) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from brokkr.local.build_runner.commands import Commands
-from brokkr.local.build_runner.job import BuildJob, PushedImage, StepFailed
+from brokkr.local.build_runner.job import BuildJob, Commit, PushedImage, StepFailed
 
 BUILD_STEP = "step-build"
 PUSH_STEP = "step-image-processing"
@@ -45,7 +45,9 @@ class Workspace:
         return self.folder / "auth.json"
 
 
-async def build_image(commands: Commands, job: BuildJob, workspace: Workspace) -> None:
+async def build_image(
+    commands: Commands, job: BuildJob, commit: Commit, workspace: Workspace
+) -> None:
     """
     Build the Dockerfile.
 
@@ -65,6 +67,7 @@ async def build_image(commands: Commands, job: BuildJob, workspace: Workspace) -
         *(f"--build-arg={argument}" for argument in job.build_args),
         *(f"--label={key}={value}" for key, value in job.labels.items()),
         *(f"--annotation={key}={value}" for key, value in job.annotations.items()),
+        *_timestamp(job, commit),
     ]
     bud = Commands(commands.folder, {**job.env, **commands.env}, commands.log)
     exit_code, _ = await bud.run(
@@ -106,14 +109,27 @@ async def push_image(commands: Commands, job: BuildJob, workspace: Workspace) ->
     return image
 
 
+def _timestamp(job: BuildJob, commit: Commit) -> list[str]:
+    match job.timestamp:
+        case "" | "BuildTimestamp":
+            return []
+        case "Zero":
+            return ["--timestamp=0"]
+        case "SourceTimestamp":
+            return [f"--timestamp={round(commit.committed_at.timestamp())}"]
+        case seconds:
+            return [f"--timestamp={int(seconds)}"]
+
+
 def _find_context(commands: Commands, job: BuildJob, source: Path) -> tuple[Path, Path]:
     """Find context folder and Dockerfile, neither of which may lie outside the sources."""
-    context = (source / job.context_dir).resolve()
+    # As in a cluster, a path that begins with a slash begins at the sources, too.
+    context = (source / job.context_dir.lstrip("/")).resolve()
     if not (context.is_relative_to(source.resolve()) and context.is_dir()):
         reason = "ContextDirNotFound"
         message = f"The context directory '{job.context_dir}' does not exist."
     else:
-        dockerfile = (context / job.dockerfile).resolve()
+        dockerfile = (context / job.dockerfile.lstrip("/")).resolve()
         if dockerfile.is_relative_to(source.resolve()) and dockerfile.is_file():
             return context, dockerfile
         reason = "DockerfileNotFound"

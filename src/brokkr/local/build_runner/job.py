@@ -14,6 +14,7 @@ class BuildJob:
         depth: Commits to fetch; 0 fetches all.
         clone_secret: The data of the Secret for git; None if none is named.
         push_secret: The data of the Secret for the registry; None if none is named.
+        timestamp: As the Build's output says it; empty leaves it to buildah.
         insecure: The registry may be spoken to without TLS.
         env: The environment of the buildah process (not of RUN, as in Shipwright).
         unsupported: What was asked for and is not stood in for; said in the log.
@@ -26,6 +27,7 @@ class BuildJob:
     dockerfile: str
     build_args: tuple[str, ...]
     image: str
+    timestamp: str = ""
     insecure: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
     annotations: Mapping[str, str] = field(default_factory=dict)

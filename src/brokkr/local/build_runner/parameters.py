@@ -17,8 +17,24 @@ Problem = tuple[str, str]
 
 def merge_by_name(build: list[Manifest], run: list[Manifest]) -> list[Manifest]:
     """Put the BuildRun's entries in the place of the Build's of the same name."""
+    if not run:
+        return build  # as it is: Shipwright does not look for names that stand there twice
     merged = {entry["name"]: entry for entry in (*build, *run)}
     return list(merged.values())
+
+
+def find_refused(values: list[Manifest]) -> str | None:
+    """
+    Say for what Tekton refuses the TaskRun that Shipwright makes of these values.
+
+    Shipwright then tries again for ever, and its BuildRun says nothing.
+    """
+    for index, value in enumerate(values):
+        if value.get("values") == []:
+            return f"the parameter {value['name']} is an empty array"
+        if value["name"] in [each["name"] for each in values[:index]]:
+            return f"the parameter {value['name']} is given twice"
+    return None
 
 
 def find_problem(strategy: Manifest, values: list[Manifest]) -> Problem | None:

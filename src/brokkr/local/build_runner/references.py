@@ -22,6 +22,19 @@ class Rejected(Exception):
     build: "AcceptedBuild | None" = None
 
 
+@dataclass(eq=False)
+class NeverStarts(Exception):
+    """
+    Tekton refuses the TaskRun of this BuildRun whenever Shipwright tries, and nobody is told.
+
+    Attributes:
+        message: Why, for the runner's own log.
+    """
+
+    message: str
+    build: "AcceptedBuild"
+
+
 @dataclass(frozen=True)
 class AcceptedBuild:
     """The Build that a BuildRun runs, and the labels that tell which one it was."""
@@ -62,15 +75,22 @@ class References:
             return str(item["value"])
         return str(reference.get("format") or placeholder).replace(placeholder, value)
 
-    async def variable(self, variable: Manifest) -> str:
-        """Read an environment variable's value, given as it is or by reference."""
+    async def variable(self, variable: Manifest) -> str | None:
+        """Read an environment variable's value; None if it may be missing, and is."""
         source = variable.get("valueFrom")
         if source is None:
-            return str(variable["value"])
-        if "secretKeyRef" in source:
-            return await self.secret_key(source["secretKeyRef"])
-        if "configMapKeyRef" in source:
-            return await self.config_map_key(source["configMapKeyRef"])
+            return str(variable.get("value", ""))
+        for kind, read in (
+            ("secretKeyRef", self.secret_key),
+            ("configMapKeyRef", self.config_map_key),
+        ):
+            if kind in source:
+                try:
+                    return await read(source[kind])
+                except Rejected:
+                    if source[kind].get("optional"):
+                        return None
+                    raise
         raise Rejected(
             "TaskRunGenerationFailed",
             f"the local build runner cannot set {variable['name']} from {', '.join(source)}",
@@ -78,16 +98,25 @@ class References:
 
     async def secret_key(self, reference: Manifest) -> str:
         """Read one key of a Secret."""
-        name, key = reference["name"], reference["key"]
+        name, key = reference.get("name", ""), reference["key"]
         secret = await self.kube.find(SECRETS, self.namespace, name)
         data = {} if secret is None else secret.get("data") or {}
         if key not in data:
             raise Rejected("CreateContainerConfigError", f'secret "{name}" has no key {key}')
-        return b64decode(data[key]).decode()
+        try:
+            text = b64decode(data[key]).decode()
+        except UnicodeDecodeError:
+            text = "\0"
+        if "\0" in text:
+            raise Rejected(
+                "TaskRunGenerationFailed",
+                f"the local build runner cannot pass on key {key} of secret {name}: it is no text",
+            )
+        return text
 
     async def config_map_key(self, reference: Manifest) -> str:
         """Read one key of a ConfigMap."""
-        name, key = reference["name"], reference["key"]
+        name, key = reference.get("name", ""), reference["key"]
         config_map = await self.kube.find(CONFIG_MAPS, self.namespace, name)
         data = {} if config_map is None else config_map.get("data") or {}
         if key not in data:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from brokkr.local.build_runner.parameters import Problem, find_problem
 from brokkr.local.build_runner.status import words_of
+from brokkr.work.build_fields import scheduling_problems
 from brokkr.work.labels import problem_with_value
 from brokkr.work.model import Manifest
 
@@ -19,6 +20,15 @@ _FORBIDDEN_ENV = re.compile(
     r"LD_.*|BASH_FUNC_.*|BASH_ENV|ENV|CDPATH|PYTHONSTARTUP|PERL5OPT|PERLLIB|PERL5LIB|RUBYOPT"
     r"|NODE_OPTIONS"
 )
+
+
+_TIMESTAMPS = ("Zero", "SourceTimestamp", "BuildTimestamp")
+_SCHEDULING = {
+    "nodeSelector": "NodeSelectorNotValid",
+    "tolerations": "TolerationNotValid",
+    "schedulerName": "SchedulerNameNotValid",
+    "runtimeClassName": "RuntimeClassNameNotValid",
+}
 
 
 @dataclass(frozen=True)
@@ -75,8 +85,11 @@ def register(
     problem = (
         _problem_with_secrets(spec, secrets)
         or _problem_with_strategy(namespace, spec, strategy)
+        or _problem_with_output(spec)
         or _problem_with_name(name)
         or problem_with_env(spec.get("env") or [])
+        or _problem_with_triggers(spec)
+        or problem_with_scheduling(spec)
     )
     if problem is None:
         return Registration(
@@ -93,10 +106,10 @@ def problem_with_env(env: list[Manifest]) -> Problem | None:
             return "SpecEnvNameCanNotBeBlank", "name for environment variable must not be blank"
         if _FORBIDDEN_ENV.fullmatch(name):
             return "SpecEnvNameForbidden", f"environment variable {name} must not be set"
-        if bool(variable.get("value")) == ("valueFrom" in variable):
+        if variable.get("value") and "valueFrom" in variable:
             return (
                 "SpecEnvOnlyOneOfValueOrValueFromMustBeSpecified",
-                f"environment variable {name} must have exactly one of value and valueFrom",
+                "only one of value or valueFrom must be specified",
             )
     return None
 
@@ -126,12 +139,85 @@ def _problem_with_strategy(
         )
     if strategy is None:
         return "ClusterBuildStrategyNotFound", f"clusterBuildStrategy {name} does not exist"
-    return find_problem(strategy, spec.get("paramValues") or []) or _problem_with_volumes(
-        spec.get("volumes") or [], strategy
+    return (
+        find_problem(strategy, spec.get("paramValues") or [])
+        or problem_with_volumes(spec.get("volumes") or [], strategy)
+        or problem_with_steps(spec["strategy"].get("stepResources") or [], strategy)
     )
 
 
-def _problem_with_volumes(volumes: list[Manifest], strategy: Manifest) -> Problem | None:
+def problem_with_steps(resources: list[Manifest], strategy: Manifest) -> Problem | None:
+    """Find the first step that the strategy does not have, as (reason, message)."""
+    known = {step["name"] for step in strategy["spec"].get("steps") or []}
+    for name in (each["name"] for each in resources if each["name"] not in known):
+        return (
+            "UndefinedStepResource",
+            f'stepResources references step "{name}" which does not exist in the build strategy',
+        )
+    return None
+
+
+def problem_with_scheduling(spec: Manifest) -> Problem | None:
+    """Find what is wrong with where a build shall run, as (reason, message)."""
+    for field, problem in scheduling_problems(spec):
+        return _SCHEDULING[re.split(r"[.\[]", field)[0]], f"{field}: {problem}"
+    return None
+
+
+def problem_with_platforms(output: Manifest, spec: Manifest) -> Problem | None:
+    """Find why an image for these platforms cannot be made, as (reason, message)."""
+    platforms = output.get("platforms") or []
+    for index, each in enumerate(platforms):
+        names = (each["os"], each["arch"])
+        if not all(re.fullmatch("[a-z0-9]{1,64}", name) for name in names):
+            return "InvalidPlatform", f"spec.output.platforms[{index}] must name an os and an arch"
+        if names in [(one["os"], one["arch"]) for one in platforms[:index]]:
+            told = f"spec.output.platforms[{index}] is a duplicate of {'/'.join(names)}"
+            return "InvalidPlatform", told
+    for label in ("kubernetes.io/os", "kubernetes.io/arch"):
+        if platforms and label in (spec.get("nodeSelector") or {}):
+            return (
+                "NodeSelectorPlatformConflict",
+                f'nodeSelector must not contain "{label}" when spec.output.platforms is set',
+            )
+    return None
+
+
+def _problem_with_output(spec: Manifest) -> Problem | None:
+    timestamp = spec["output"].get("timestamp") or "Zero"
+    if timestamp == "SourceTimestamp" and not spec.get("source"):
+        return (
+            "OutputTimestampNotSupported",
+            "cannot use SourceTimestamp output image setting with an empty build source",
+        )
+    if timestamp not in _TIMESTAMPS and not re.fullmatch(r"[+-]?[0-9]{1,18}", timestamp):
+        words = "Zero, SourceTimestamp, BuildTimestamp, or number"
+        return "OutputTimestampNotValid", f"output timestamp value is invalid, must be {words}"
+    return problem_with_platforms(spec["output"], spec)
+
+
+def _problem_with_triggers(spec: Manifest) -> Problem | None:
+    needed = {
+        "GitHub": ("github", "events", "TriggerInvalidGitHubWebHook"),
+        "Image": ("image", "names", "TriggerInvalidImage"),
+        "Pipeline": ("objectRef", "status", "TriggerInvalidPipeline"),
+    }
+    for when in (spec.get("trigger") or {}).get("when") or []:
+        name, kind = when["name"], when["type"]
+        if not name:
+            return "TriggerNameCanNotBeBlank", "name is not set on when trigger condition"
+        if kind not in needed:
+            return "TriggerInvalidType", f'"{name}" contains an invalid type "{kind}"'
+        block, field, reason = needed[kind]
+        if not when.get(block):
+            return reason, f'"{name}" is missing required attribute `.{block}`'
+        if not when[block].get(field):
+            return reason, f'"{name}" is missing required attribute `.{block}.{field}`'
+    return None
+
+
+def problem_with_volumes(volumes: list[Manifest], strategy: Manifest) -> Problem | None:
+    """Find the first volume that may not be given, as (reason, message)."""
     known = {volume["name"]: volume for volume in strategy["spec"].get("volumes") or []}
     for volume in volumes:
         name = volume["name"]

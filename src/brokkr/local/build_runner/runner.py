@@ -28,6 +28,7 @@ from typing import Any
 import structlog
 import yaml
 
+from brokkr.agent.handlers.build.result import ANNOTATION_WARNINGS
 from brokkr.agent.kinds import (
     BUILD_RUNS,
     BUILDS,
@@ -43,7 +44,7 @@ from brokkr.agent.kube.informer import Informer
 from brokkr.local.build_runner import status as statuses
 from brokkr.local.build_runner.admission import admit, check_build
 from brokkr.local.build_runner.executions import Execution, Executions
-from brokkr.local.build_runner.job import StepFailed
+from brokkr.local.build_runner.job import BuildJob, StepFailed
 from brokkr.local.build_runner.kubelet import (
     logs_folder,
     node_name,
@@ -51,7 +52,7 @@ from brokkr.local.build_runner.kubelet import (
     serving_logs,
 )
 from brokkr.local.build_runner.recorder import RETRY_DELAY, Key, Recorder
-from brokkr.local.build_runner.references import Rejected
+from brokkr.local.build_runner.references import NeverStarts, Rejected
 from brokkr.local.build_runner.registration import refused_for, secrets_of
 from brokkr.local.build_runner.steps import remove
 from brokkr.local.build_runner.task_run import pod_name
@@ -363,11 +364,16 @@ class BuildRunner:
             )
             log.info("build rejected", build_run=key.name, reason=rejected.reason)
             return
+        except NeverStarts as never:
+            await self._recorder.annotate(key, _NOTE, never.build.labels)
+            await self._recorder.record(key, run, statuses.stall, build_spec=never.build.spec)
+            log.warning("build never starts", build_run=key.name, cause=never.message)
+            return
         task_run = task_run or await self._traces.create(run, admitted)
         await self._traces.wait(task_run)
         executor = task_run["metadata"]["name"]
         logs = logs_folder(self._logs, key.namespace, pod_name(executor))
-        note = {**_NOTE, LOG_ANNOTATION: str(logs)}
+        note = {**_NOTE, LOG_ANNOTATION: str(logs), **_warnings(admitted.job)}
         await self._recorder.annotate(key, note, admitted.build.labels)
         accepted = await self._recorder.record(
             key, run, statuses.accept, build_spec=admitted.build.spec, executor=executor
@@ -403,6 +409,14 @@ class BuildRunner:
 def _may_pass(error: Exception) -> bool:
     """Say whether the next look may go better; what the server calls invalid stays so."""
     return isinstance(error, KubeError) and not isinstance(error, KubeInvalid)
+
+
+def _warnings(job: BuildJob) -> dict[str, str]:
+    """Say where the result is read what this build is without."""
+    if not job.unsupported:
+        return {}
+    lines = (f"the local build runner ignores {field}" for field in job.unsupported)
+    return {ANNOTATION_WARNINGS: "\n".join(lines)}
 
 
 def _strategy() -> Manifest:

@@ -60,6 +60,12 @@ def accept(status: Manifest, *, build_spec: Manifest, executor: str, now: dateti
     }
 
 
+def stall(status: Manifest, *, build_spec: Manifest, now: datetime) -> Manifest:
+    """Say nothing of a BuildRun whose TaskRun is refused for ever, as Shipwright does not."""
+    del now
+    return {**status, "buildSpec": build_spec}
+
+
 def start(status: Manifest, *, now: datetime) -> Manifest:
     """Say that the steps are running."""
     message = "Not all Steps in the Task have finished executing"
@@ -117,9 +123,9 @@ def fail(
     return _finish(failed, "False", "Failed", message, now)
 
 
-def time_out(status: Manifest, *, timeout: timedelta, now: datetime) -> Manifest:
+def time_out(status: Manifest, *, name: str, timeout: timedelta, now: datetime) -> Manifest:
     """End a BuildRun that took too long."""
-    message = f"BuildRun timeout failed to finish within {go_duration(timeout)}"
+    message = f"BuildRun {name} failed to finish within {go_duration(timeout)}"
     return _finish(status, "False", "BuildRunTimeout", message, now)
 
 

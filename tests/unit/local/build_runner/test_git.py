@@ -1,6 +1,6 @@
 import pytest
 
-from brokkr.local.build_runner.git import classify
+from brokkr.local.build_runner.git import ENVIRONMENT, classify
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,11 @@ def test_a_long_complaint_is_cut() -> None:
     _, message = classify(f"fatal: {'x' * 1000}", 128)
 
     assert len(message) == 300
+
+
+def test_the_keys_of_whoever_runs_this_are_not_used_for_ssh() -> None:
+    """ssh looks for them in the home of the user database, whatever HOME says."""
+    options = ENVIRONMENT["GIT_SSH_COMMAND"].split(" -o ")
+
+    assert options[0] == "ssh -F none"
+    assert {"IdentityFile=none", "IdentityAgent=none", "IdentitiesOnly=yes"} <= set(options)

@@ -1,4 +1,10 @@
-from brokkr.local.build_runner.parameters import find_missing, merge_by_name, value_of
+from brokkr.local.build_runner.parameters import (
+    find_missing,
+    find_refused,
+    merge_by_name,
+    value_of,
+)
+from brokkr.work.model import Manifest
 
 STRATEGY = {
     "spec": {
@@ -31,3 +37,16 @@ def test_defaults_stand_in_for_what_was_not_said() -> None:
     assert value_of(STRATEGY, [], "dockerfile") == [{"value": "Dockerfile"}]
     assert value_of(STRATEGY, [], "build-args") == [{"value": "A=1"}]
     assert value_of(STRATEGY, [{"name": "build-args", "values": []}], "build-args") == []
+
+
+def test_what_tekton_refuses_for_ever_is_found() -> None:
+    empty: Manifest = {"name": "build-args", "values": []}
+    twice: list[Manifest] = [
+        {"name": "dockerfile", "value": "a"},
+        {"name": "dockerfile", "value": "b"},
+    ]
+
+    assert find_refused([empty]) == "the parameter build-args is an empty array"
+    assert find_refused(merge_by_name(twice, [])) == "the parameter dockerfile is given twice"
+    assert find_refused(merge_by_name(twice, [{"name": "c"}])) is None
+    assert find_refused([{"name": "build-args"}, {"name": "dockerfile", "value": ""}]) is None

@@ -103,7 +103,7 @@ def test_a_value_that_makes_no_sense_is_refused(value: dict[str, Any], reason: s
             {"name": "A", "value": "x", "valueFrom": {}},
             "SpecEnvOnlyOneOfValueOrValueFromMustBeSpecified",
         ),
-        ({"name": "A"}, "SpecEnvOnlyOneOfValueOrValueFromMustBeSpecified"),
+        ({"name": ""}, "SpecEnvNameCanNotBeBlank"),
     ],
 )
 def test_an_environment_variable_that_makes_no_sense_is_refused(
@@ -113,3 +113,66 @@ def test_an_environment_variable_that_makes_no_sense_is_refused(
 
     assert problem is not None
     assert problem[0] == reason
+
+
+GIT = {"type": "Git", "git": {"url": "https://git.example/a.git"}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"output": {"image": "h/x", "timestamp": "yesterday"}}, "OutputTimestampNotValid"),
+        (
+            {"output": {"image": "h/x", "timestamp": "SourceTimestamp"}},
+            "OutputTimestampNotSupported",
+        ),
+        (
+            {"output": {"image": "h/x", "platforms": [{"os": "Linux", "arch": "arm64"}]}},
+            "InvalidPlatform",
+        ),
+        (
+            {"output": {"image": "h/x", "platforms": [{"os": "linux", "arch": "arm64"}] * 2}},
+            "InvalidPlatform",
+        ),
+        (
+            {
+                "output": {"image": "h/x", "platforms": [{"os": "linux", "arch": "arm64"}]},
+                "nodeSelector": {"kubernetes.io/arch": "arm64"},
+            },
+            "NodeSelectorPlatformConflict",
+        ),
+        ({"nodeSelector": {"a b": "c"}}, "NodeSelectorNotValid"),
+        ({"tolerations": [{"key": "a", "operator": "Is"}]}, "TolerationNotValid"),
+        ({"schedulerName": "a b"}, "SchedulerNameNotValid"),
+        ({"runtimeClassName": "A"}, "RuntimeClassNameNotValid"),
+        ({"trigger": {"when": [{"name": "a", "type": "Svn"}]}}, "TriggerInvalidType"),
+        ({"trigger": {"when": [{"name": "", "type": "Image"}]}}, "TriggerNameCanNotBeBlank"),
+        ({"trigger": {"when": [{"name": "a", "type": "Image"}]}}, "TriggerInvalidImage"),
+        (
+            {"trigger": {"when": [{"name": "a", "type": "GitHub", "github": {"branches": []}}]}},
+            "TriggerInvalidGitHubWebHook",
+        ),
+        (
+            {"strategy": {"name": "any", "stepResources": [{"name": "no", "resources": {}}]}},
+            "UndefinedStepResource",
+        ),
+    ],
+)
+def test_what_shipwright_s_controller_refuses_is_refused_with_its_reason(
+    fields: dict[str, Any], reason: str
+) -> None:
+    assert reason_of(a_spec(**fields)) == reason
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"source": GIT, "output": {"image": "h/x", "timestamp": "SourceTimestamp"}},
+        {"output": {"image": "h/x", "timestamp": "-1"}},
+        {"env": [{"name": "A"}, {"name": "B", "value": ""}]},
+        {"tolerations": [{"key": "a", "operator": "Exists"}], "nodeSelector": {"a": ""}},
+        {"trigger": {"when": [{"name": "a", "type": "Image", "image": {"names": ["b"]}}]}},
+    ],
+)
+def test_what_shipwright_s_controller_takes_is_taken(fields: dict[str, Any]) -> None:
+    assert reason_of(a_spec(**fields)) == "Succeeded"

@@ -93,7 +93,10 @@ def test_a_timeout_is_told_as_it_was_recorded() -> None:
     run = recorded("timeout")
 
     status = statuses.time_out(
-        accepted(run), timeout=timedelta(seconds=25), now=_at(run["status"], "completion")
+        accepted(run),
+        name="timeout",
+        timeout=timedelta(seconds=25),
+        now=_at(run["status"], "completion"),
     )
 
     assert without_transition(status) == without_transition(run["status"])
@@ -146,9 +149,9 @@ def test_a_rejection_is_told_as_it_was_recorded(case: str) -> None:
     ],
 )
 def test_timeouts_are_written_as_go_writes_them(timeout: timedelta, words: str) -> None:
-    status = statuses.time_out({}, timeout=timeout, now=NOW)
+    status = statuses.time_out({}, name="hello", timeout=timeout, now=NOW)
 
-    assert status["conditions"][0]["message"].endswith(f"within {words}")
+    assert status["conditions"][0]["message"] == f"BuildRun hello failed to finish within {words}"
 
 
 def test_a_build_run_that_is_taken_up_again_keeps_its_start() -> None:

@@ -4,11 +4,16 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from brokkr.agent.handlers.build.execution import Execution
+from brokkr.agent.handlers.build.phrases import printable
 from brokkr.agent.handlers.build.reading import part_of, parts_of, text_of
 from brokkr.work.model import Manifest, Work
 
 MAX_VULNERABILITIES: Final = 50
 _MAX_TEXT: Final = 200
+_MAX_WARNINGS: Final = 20
+
+ANNOTATION_WARNINGS: Final = "brokkr.io/warnings"
+"""On a BuildRun: what the one that runs it has not done of what was asked, a sentence a line."""
 
 ONE_PLATFORM: Final = (
     "Shipwright validates output.platforms and builds one image, for one platform: "
@@ -70,7 +75,7 @@ def result_of(
         "step": _texts(
             part_of(run, "status", "failureDetails", "location"), container="container", pod="pod"
         ),
-        "warnings": _warnings(work),
+        "warnings": _warnings(work, run),
     }
     return {key: value for key, value in result.items() if value}
 
@@ -97,11 +102,18 @@ def _output_of(run: Manifest, build: Manifest | None, field: str) -> object:
     return next((each[field] for each in places if each.get(field)), None)
 
 
-def _warnings(work: Work) -> list[str]:
+def _warnings(work: Work, run: Manifest) -> list[str]:
     documents = parts_of(work.template, "items") or [work.template]
-    return (
-        [ONE_PLATFORM] if any(parts_of(d, "spec", "output", "platforms") for d in documents) else []
-    )
+    told = part_of(run, "metadata", "annotations").get(ANNOTATION_WARNINGS)
+    lines = told.splitlines()[:_MAX_WARNINGS] if isinstance(told, str) else []
+    return [
+        *(
+            [ONE_PLATFORM]
+            if any(parts_of(d, "spec", "output", "platforms") for d in documents)
+            else []
+        ),
+        *(text for line in lines if (text := printable(line[:_MAX_TEXT]))),
+    ]
 
 
 def _size(given: object, told: str) -> int | None:
