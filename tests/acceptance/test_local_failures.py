@@ -213,20 +213,6 @@ FAILURES: Final = {
         says="build-args",
         is_built=False,
     ),
-    "restricted parameter": Failure(
-        build=lambda local: local.a_build(values=[value("shp-source-root", "/")]),
-        failure_class="SpecRefused",
-        reason="RestrictedParametersInUse",
-        says="shp-source-root",
-        is_built=False,
-    ),
-    "variable without a value": Failure(
-        build=lambda local: local.a_build(env=[{"name": "EMPTY"}]),
-        failure_class="SpecRefused",
-        reason="SpecEnvOnlyOneOfValueOrValueFromMustBeSpecified",
-        says="EMPTY",
-        is_built=False,
-    ),
     "forbidden variable": Failure(
         build=lambda local: local.a_build(env=[value("LD_PRELOAD", "evil.so")]),
         failure_class="SpecRefused",
