@@ -441,9 +441,7 @@ async def test_a_build_that_takes_too_long_ends_as_it_was_recorded(lab: Lab) -> 
     run = (await lab.build(sleeps, timeout="2s"))[-1]
 
     assert shape(run["status"]) == shape(recorded("timeout")["status"])
-    assert run["status"]["conditions"][0]["message"] == (
-        "BuildRun it failed to finish within 2s"
-    )
+    assert run["status"]["conditions"][0]["message"] == ("BuildRun it failed to finish within 2s")
     await until_gone(run["metadata"]["uid"])
 
 
