@@ -25,10 +25,6 @@ TESTED_ELSEWHERE = {
         "cli/demo.py",
         "local/folder.py",
     },
-    "integration/agent/test_app.py": {
-        "agent/intake.py",
-        "agent/reporting.py",
-    },
     "integration/broker/api/test_generators.py": {"broker/db/generators.py"},
     "integration/broker/api/test_health.py": {"broker/api/docs.py"},
     "integration/broker/api/test_hostile_input.py": {"broker/api/connection.py"},

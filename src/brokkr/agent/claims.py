@@ -114,8 +114,7 @@ class HeldClaims:
         if error.broker is not None:
             return error.broker == broker
         return (
-            broker is not None
-            and broker == self.broker
+            broker == self.broker
             and PROBLEM_BROKER not in self.features
             and self._clock() - self._confirmed_at <= CONFIRMED_SECONDS
         )

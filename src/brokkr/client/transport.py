@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Final, TypeAlias, TypeVar
 from urllib.parse import urljoin, urlsplit
@@ -175,9 +176,8 @@ class Transport:
             error = read_problem(response.status, await _document(response))
         if error is None:
             error = self.no_broker(f"answered {_what_came(response)}")
-        after = response.headers.get("Retry-After", "")
-        if isinstance(error, BrokerUnavailable) and after.isdecimal() and len(after) < 10:
-            error.retry_after = int(after)
+        if isinstance(error, BrokerUnavailable):
+            error.retry_after = _asked_for(response.headers)
         return error
 
     def no_broker(self, what: str) -> BrokerUnavailable:
@@ -191,10 +191,27 @@ class Transport:
         return BrokerUnavailable(f"no answer from {self._base}: {error or type(error).__name__}")
 
 
-def retry_after_of(error: BrokkrError) -> float:
+def retry_after_of(error: Exception) -> float:
     """Return after how many seconds it is worth trying again; 0 if nobody has said so."""
     said = getattr(error, "retry_after", 0)
     return said if isinstance(said, int | float) and 0 < said < math.inf else 0
+
+
+def _asked_for(headers: Mapping[str, str]) -> float:
+    """
+    Return for how many seconds ``Retry-After`` asks; 0 if it cannot be read.
+
+    It is a number or a date (RFC 9110, section 10.2.3).  A date counts from the answer's own
+    ``Date``: the two clocks need not agree.
+    """
+    after = headers.get("Retry-After", "")
+    if after.isdecimal() and len(after) < 10:
+        return int(after)
+    try:
+        asked = parsedate_to_datetime(after) - parsedate_to_datetime(headers.get("Date", ""))
+    except (ValueError, TypeError, OverflowError):
+        return 0
+    return max(0.0, asked.total_seconds())
 
 
 def _parameters(query: Mapping[str, Parameter]) -> list[tuple[str, str]]:

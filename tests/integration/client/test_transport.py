@@ -188,19 +188,32 @@ async def test_an_unknown_path_of_a_broker_is_no_unknown_work() -> None:
             assert not isinstance(caught.value, WorkNotFound)
 
 
-async def test_a_broker_in_trouble_says_when_to_come_back() -> None:
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        ("7", 7),
+        ("Wed, 21 Oct 2015 07:29:30 GMT", 90),  # by the clock of the answer
+        ("Wed, 21 Oct 2015 07:27:00 GMT", 0),
+        ("Wed, 21 Oct 2015 07:29:30 -0000", 0),  # in no zone
+        ("Wed, 21 Oct 99999999999 07:29:30 GMT", 0),
+        ("soon", 0),
+        ("-7", 0),
+        ("7" * 5000, 0),
+    ],
+)
+async def test_who_is_in_trouble_says_when_to_come_back(said: str, seconds: float) -> None:
     document = problem_of(DatabaseUnavailable("no answer"))
-    busy = says(
-        json.dumps(document).encode(),
-        status=503,
-        content_type=PROBLEM,
-        headers={"Retry-After": "7"},
-    )
-    async with answering(busy) as client:
-        with pytest.raises(DatabaseUnavailable) as caught:
-            await METHODS["get_work"](client)
+    headers = {"Retry-After": said, "Date": "Wed, 21 Oct 2015 07:28:00 GMT"}
+    for content, content_type, kind in (
+        (json.dumps(document).encode(), PROBLEM, DatabaseUnavailable),
+        (b"busy", "text/plain", BrokerUnavailable),
+    ):
+        busy = says(content, status=503, content_type=content_type, headers=headers)
+        async with answering(busy) as client:
+            with pytest.raises(kind) as caught:
+                await METHODS["get_work"](client)
 
-    assert retry_after_of(caught.value) == 7
+        assert retry_after_of(caught.value) == seconds
 
 
 async def test_a_redirect_is_named_by_where_it_leads_and_not_followed() -> None:

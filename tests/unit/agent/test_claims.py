@@ -1,12 +1,13 @@
 """Which Work resources the broker's word covers, and whose word it is."""
 
+import math
 from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
-from brokkr.agent.claims import CONFIRMED_SECONDS, HeldClaims
+from brokkr.agent.claims import CONFIRMED_SECONDS, HeldClaim, HeldClaims, sensible_lease
 from brokkr.wire.bodies import PROBLEM_BROKER, HeartbeatAnswer
 from brokkr.wire.problem import CODES, problem_of, read_problem
 from brokkr.work.errors import BrokkrError, ClaimLost
@@ -74,6 +75,35 @@ def test_confirming_again_keeps_what_is_yet_to_be_written() -> None:
 
     assert again is first
     assert again.lease_seconds == 5
+
+
+# -- leases
+
+
+@pytest.mark.parametrize(
+    ("said", "lived_by"),
+    [(0.0, 1.0), (-5.0, 1.0), (math.nan, 1.0), (60.0, 60.0), (math.inf, 7 * 86400.0)],
+)
+def test_a_lease_is_one_that_can_be_lived_by(said: float, lived_by: float) -> None:
+    assert sensible_lease(said) == lived_by
+
+
+def test_a_lease_runs_from_when_it_was_confirmed_last() -> None:
+    work, clock = a_work(), Clock()
+    claims, claim = HeldClaims(clock), work.claim
+
+    def confirm() -> HeldClaim:
+        return claims.confirm(
+            claim.work_id, claim.claim_id, round=1, broker=claim.broker, lease_seconds=60
+        )
+
+    confirm()
+    clock.now = 50
+    held = confirm()
+    clock.now = 110
+    assert not claims.is_lapsed(held)
+    clock.now = 110.1
+    assert claims.is_lapsed(held)
 
 
 # -- whose word it is

@@ -1,13 +1,16 @@
 """A Work's story, told of what the broker has written down."""
 
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
+from typer.testing import CliRunner
 
 from brokkr.cli.follow import follow, render_event
+from brokkr.cli.main import tree
 from brokkr.wire.bodies import WorkBody, WorkState
 from brokkr.wire.events import WorkEvent
 from brokkr.work.errors import BrokerUnavailable
@@ -107,7 +110,7 @@ class Script:
         self.asked_after: list[int] = []
 
     async def follow_events(
-        self, work_id: UUID, *, after: int, away: Any, patience_seconds: float
+        self, work_id: UUID, *, after: int = 0, away: Any, patience_seconds: float = 0
     ) -> AsyncIterator[WorkEvent]:
         self.asked_after.append(after)
         for each in self.streams.pop(0):
@@ -180,3 +183,22 @@ async def test_what_comes_from_elsewhere_does_not_command_the_terminal() -> None
     )
 
     assert lines == ["    0.0 s  failed: [2Jno git"]
+
+
+def test_followed_events_end_with_the_work_and_not_with_a_stream(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An empty 204, which anything in between may send, looks like the end of a stream."""
+    script = Script(
+        [],
+        [an_event("submitted")],
+        [an_event("completed", number=2, outcome="succeeded")],
+        works=[a_work(), a_work(WorkState.CLAIMED), a_work(WorkState.SUCCEEDED)],
+    )
+    monkeypatch.setattr("brokkr.client.asynchronous.RECONNECT_SECONDS", 0)
+    monkeypatch.setattr("brokkr.cli.work.connect", lambda *_: nullcontext(script))
+
+    shown = CliRunner().invoke(tree("work"), ["work", "events", str(UUID(int=1)), "--follow"])
+
+    assert (shown.exit_code, script.asked_after) == (0, [0, 0, 1])
+    assert [line.split()[-1] for line in shown.output.splitlines()] == ["queued", "succeeded"]

@@ -218,3 +218,18 @@ def test_a_document_replaces_nothing_that_an_exception_has() -> None:
     assert vars(error) == {"extra": 1}
     with pytest.raises(NotFound):
         raise error.with_traceback(None) if error else AssertionError
+
+
+@pytest.mark.parametrize("broker", [None, 5, ["the-broker"], {}])
+def test_who_does_not_say_his_name_in_words_has_none(broker: object) -> None:
+    error = read_problem(409, {"code": "claim_lost", "broker": broker})
+
+    assert error is not None
+    assert error.broker is None
+
+
+def test_no_secret_that_was_sent_comes_back_in_a_problem() -> None:
+    problem = problem_of(InvalidInput("https://ci:secret-1@git.example", "https://x:secret-2@h/"))
+
+    assert "git.example" in problem["field"]
+    assert "secret" not in json.dumps(problem)

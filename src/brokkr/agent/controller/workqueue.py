@@ -14,6 +14,7 @@ from datetime import timedelta
 import structlog
 
 from brokkr.agent.kube.errors import KubeConflict, KubeError
+from brokkr.client.transport import retry_after_of
 from brokkr.work.errors import BrokkrError
 
 log = structlog.get_logger()
@@ -68,11 +69,19 @@ class Workqueue:
             before.cancel()
         self._later[key] = loop.call_at(due, self.add, key)
 
-    def add_after_failure(self, key: str) -> timedelta:
-        """Add a key after a delay that doubles with each failure in a row; return it."""
-        count = self._failures.get(key, 0)
+    def add_after_failure(self, key: str, *, asked_for: float = 0) -> timedelta:
+        """
+        Add a key after a delay that doubles with each failure in a row; return it.
+
+        Args:
+            asked_for: Seconds for which whoever failed asks to be left alone.  It is given no
+                more than :data:`LAST_BACKOFF`, and a little is added, for it asks many.
+        """
+        count, jitter = self._failures.get(key, 0), self._jitter()
         self._failures[key] = count + 1
-        delay: timedelta = min(FIRST_BACKOFF * 2.0 ** min(count, 20), LAST_BACKOFF) * self._jitter()
+        doubled = min(FIRST_BACKOFF * 2.0 ** min(count, 20), LAST_BACKOFF)
+        asked = min(asked_for, LAST_BACKOFF.total_seconds())
+        delay = max(doubled * jitter, timedelta(seconds=asked * (2 - jitter)))
         self.add_later(key, delay)
         return delay
 
@@ -148,8 +157,10 @@ async def _work(
             # if that came already, this does.
             queue.add_after_failure(key)
         except (KubeError, BrokkrError) as error:
-            seconds = queue.add_after_failure(key).total_seconds()
-            log.warning("reconcile delayed", work=key, error=str(error), seconds=seconds)
+            delay = queue.add_after_failure(key, asked_for=retry_after_of(error))
+            log.warning(
+                "reconcile delayed", work=key, error=str(error), seconds=delay.total_seconds()
+            )
         except Exception as error:
             queue.add_after_failure(key)
             log.exception("reconcile failed", work=key)

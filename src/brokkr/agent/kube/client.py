@@ -48,6 +48,8 @@ Permissions: TypeAlias = tuple[list[dict[str, Any]], bool]
 """Rules of roles, and whether they are all that there are."""
 
 _PAGE: Final = 500
+_LONGEST_ASKED: Final = timedelta(minutes=1)
+"""No server that asks to be left alone is left alone for longer."""
 _JSON: Final = "application/json"
 _APPLY_PATCH: Final = "application/apply-patch+yaml"
 _MERGE_PATCH: Final = "application/merge-patch+json"
@@ -512,5 +514,6 @@ async def _refusal(response: aiohttp.ClientResponse) -> KubeError:
         said = text.decode(errors="replace").strip()[:500]
         status = {"message": f"HTTP {response.status}: {said}"}
     after = response.headers.get("Retry-After", "")
-    retry_after = timedelta(seconds=int(after)) if after.isdecimal() else None
+    is_number = after.isdecimal() and len(after) < 10
+    retry_after = min(timedelta(seconds=int(after)), _LONGEST_ASKED) if is_number else None
     return error_of(response.status, status, retry_after=retry_after)

@@ -34,6 +34,7 @@ from brokkr.agent.kube.errors import (
 )
 from brokkr.local.control_plane import ControlPlane
 from brokkr.local.process import free_port
+from support.hostile_broker import served
 
 
 def a_config_map(name: str, **data: str) -> dict[str, Any]:
@@ -287,6 +288,25 @@ async def test_a_log_is_read_to_its_end_however_long_it_takes_to_come() -> None:
 
     assert whole.encode() == said
     assert part.encode() == said[: 2**20]
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"), [("7", 7), ("999999999", 60), ("9" * 30, None), ("soon", None)]
+)
+async def test_no_server_is_left_alone_for_longer_than_can_be_borne(
+    said: str, seconds: float | None
+) -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(status=503, headers={"Retry-After": said})
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", answer)
+    async with served(app) as url, KubeClient(KubeConfig(server=url)) as kube:
+        with pytest.raises(KubeUnavailable) as caught:
+            await kube.get(CONFIG_MAPS, "ns", "any")
+
+    expected = None if seconds is None else timedelta(seconds=seconds)
+    assert caught.value.retry_after == expected
 
 
 async def test_a_watch_from_a_forgotten_version_has_expired(

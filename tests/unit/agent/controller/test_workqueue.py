@@ -3,7 +3,10 @@
 import asyncio
 from datetime import timedelta
 
+import pytest
+
 from brokkr.agent.controller.workqueue import SURPRISES, Workqueue, work_off
+from brokkr.work.errors import BrokerUnavailable
 
 
 def a_queue() -> Workqueue:
@@ -85,6 +88,55 @@ async def test_the_backoff_has_a_ceiling() -> None:
     queue = a_queue()
 
     assert [queue.add_after_failure("a") for _ in range(100)][-1] == timedelta(seconds=30)
+
+
+@pytest.mark.parametrize(
+    ("asked_for", "delays"),
+    [
+        (0, [0.1, 0.2, 0.4]),
+        (0.3, [0.3, 0.3, 0.4]),
+        (5, [5, 5, 5]),
+        (1e300, [30, 30, 30]),  # nobody silences an agent for long
+    ],
+)
+async def test_who_asks_to_be_left_alone_is_not_asked_before(
+    asked_for: float, delays: list[float]
+) -> None:
+    queue = a_queue()
+
+    assert [
+        queue.add_after_failure("a", asked_for=asked_for).total_seconds() for _ in delays
+    ] == delays
+
+
+async def test_what_is_asked_for_is_spread_after_and_not_before_its_time() -> None:
+    queue = Workqueue(jitter=lambda: 0.75)
+
+    assert queue.add_after_failure("a", asked_for=4) == timedelta(seconds=5)
+
+
+async def test_a_reconcile_waits_for_as_long_as_a_broker_asks() -> None:
+    queue = a_queue()
+    clock = asyncio.get_running_loop().time
+    times: list[float] = []
+    done = asyncio.Event()
+
+    async def reconcile(_: str) -> timedelta | None:
+        times.append(clock())
+        if len(times) == 1:
+            error = BrokerUnavailable("busy")
+            error.retry_after = 0.4
+            raise error
+        done.set()
+        return None
+
+    queue.add("a")
+    workers = asyncio.create_task(work_off(queue, reconcile, workers=1))
+    async with asyncio.timeout(5):
+        await done.wait()
+    workers.cancel()
+
+    assert times[1] - times[0] >= 0.4
 
 
 async def test_a_reconcile_that_raises_is_tried_again_and_others_go_on() -> None:
