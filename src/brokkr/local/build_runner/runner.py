@@ -252,8 +252,8 @@ class BuildRunner:
             return
         owner = executions.find_by_pod(key.namespace, key.name)
         execution = None if owner is None else executions.find(owner)
-        if owner is None or execution is None:
-            return
+        if owner is None or execution is None or await self._traces.has_ended(execution.task_run):
+            return  # one that took too long loses its Pod, and says so itself
         await executions.stop(owner)
         run = await self._kube.find(*owner)
         if run is None or run["metadata"]["uid"] != execution.uid or statuses.is_finished(run):

@@ -22,6 +22,7 @@ from brokkr.local.build_runner.admission import Admitted
 from brokkr.local.build_runner.job import Commit, PushedImage, StepFailed
 from brokkr.local.build_runner.pod import reflect, render_pod
 from brokkr.local.build_runner.recorder import Change, Key, Recorder, outlast
+from brokkr.local.build_runner.status import is_finished
 from brokkr.local.build_runner.steps import STEPS
 from brokkr.work.labels import problem_with_value
 from brokkr.work.model import Manifest
@@ -126,6 +127,12 @@ class Traces:
         name = task_run["metadata"]["name"]
         await self._record(task_run, task_runs.cancel, name=name)
         await self._delete_pod(task_run)
+
+    async def has_ended(self, task_run: Manifest) -> bool:
+        """Say whether a TaskRun is over or gone, by what the API server has of it now."""
+        metadata = task_run["metadata"]
+        now = await self._kube.find(TASK_RUNS, metadata["namespace"], metadata["name"])
+        return now is None or is_finished(now)
 
     async def kill(self, task_run: Manifest) -> str:
         """Say that the Pod was taken away; return the step that ended with it, if one did."""
