@@ -39,14 +39,15 @@ async def test_a_failure_that_recurs_for_sure_is_not_retried(stand: Stand) -> No
 
 async def test_an_attempt_that_is_lost_is_retried_and_the_next_one_succeeds(stand: Stand) -> None:
     build = stand.a_build("retried", dockerfile="Dockerfile.sleeps", build_args=["SECONDS=3"])
-    submitted = await stand.submit(build, max_retries=1)
+    submitted = await stand.submit(build)
     first = await stand.running(submitted)
     place, name = first["metadata"]["namespace"], first["metadata"]["name"]
     await stand.kube.delete(BUILD_RUNS, place, name)
     work = await stand.end_of(submitted)
 
-    assert (work.status, work.retries_attempted) == (WorkState.SUCCEEDED, 1), work.result_message
+    assert (work.status, work.retries_attempted) == (WorkState.SUCCEEDED, 0), work.result_message
     assert work.result is not None
+    assert work.result["infrastructure_retries"] == 1  # it was not the user's fault
     assert [each["reason"] for each in work.result["attempts"]] == [
         "AttemptMissing",
         "BuildCompleted",
