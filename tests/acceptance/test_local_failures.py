@@ -108,14 +108,14 @@ FAILURES: Final = {
     ),
     "Dockerfile of nonsense": Failure(
         build=lambda local: local.a_build(values=[value("dockerfile", "Dockerfile.broken")]),
-        failure_class="StepFailed",
+        failure_class="DockerfileInvalid",
         reason="Failed",
         says="NONSENSE",
-        attempts=2,
+        attempts=1,
     ),
     "RUN that fails": Failure(
         build=lambda local: local.a_build(values=[value("dockerfile", "Dockerfile.fails")]),
-        failure_class="StepFailed",
+        failure_class="RunFailed",
         reason="Failed",
         says="step-build",
         attempts=2,
