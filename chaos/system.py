@@ -29,6 +29,7 @@ from brokkr.broker.db.keys import create_admin_key
 from brokkr.broker.db.migrate import migrate
 from brokkr.client import BrokerClient
 from brokkr.local.agent_account import agent_kubeconfig
+from brokkr.local.build_runner.definitions import definitions
 from brokkr.local.control_plane import ControlPlane, control_plane
 from brokkr.local.process import free_port
 from brokkr.wire.bodies import RegisterAgent
@@ -208,15 +209,8 @@ class System:
             self.unavailable["buildah"] = str(error)
 
     async def _start_control_plane(self, stack: AsyncExitStack, cluster: int) -> ControlPlane:
-        crds = [
-            each
-            for source in (
-                files("brokkr.agent.kube") / "crd.yaml",
-                files("brokkr.local.build_runner") / "crds.yaml",
-            )
-            for each in yaml.safe_load_all(source.read_text())
-            if each
-        ]
+        work = (files("brokkr.agent.kube") / "crd.yaml").read_text()
+        crds = [yaml.safe_load(work), *definitions()]
         folder = self._kubernetes(cluster)
         plane = await stack.enter_async_context(control_plane(folder, print, crds=crds))
         stack.push_async_callback(self._stop)
