@@ -93,7 +93,7 @@ def limit(
 
     async def work() -> GeneratorBody:
         given = {"max_pending": max_pending, "max_submissions_per_minute": max_per_minute}
-        limits = {k: None if v == "none" else v for k, v in given.items() if v is not None}
+        limits = {k: _limit(v, of=k) for k, v in given.items() if v is not None}
         if not limits:
             raise InvalidInput("limit", "give --max-pending, --max-per-minute, or both")
         body = body_of(LimitGenerator, **limits)
@@ -168,3 +168,13 @@ def _table(generators: list[GeneratorBody]) -> str:
 
 def _words(limit: int | None) -> str:
     return "none" if limit is None else str(limit)
+
+
+def _limit(text: str, *, of: str) -> int | None:
+    """Read a limit as it is given; `none` is no limit."""
+    if text == "none":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise InvalidInput(of, f"must be a whole number or none, and is {text!r}") from None
