@@ -191,7 +191,7 @@ def test_a_credential_in_the_url_of_a_source_is_refused(url: str) -> None:
         "LS0tLS1CRUdJTiBSU0EgUFJJVkFURSBLRVktLS0tLQpNSUlFcTda",
         "eyJhdXRocyI6eyJyIjp7ImF1dGgiOiJkWE5sY2pwd2R3PT0ifX19",
         "line\nAKIAQ7ZK2XW5RT4VB6NM",
-        "//registry.npmjs.org/:_authToken=npm_q7Zk2Xw9Rt4Vb6Nm1Hs8Jd3Lf5Gp0CyQ7zK2",
+        "//npm.example/:_authToken=npm_q7Zk2Xw9Rt4Vb6Nm1Hs8Jd3Lf5Gp0CyQ7zK2",
         "glpat-q7Zk2Xw9Rt4Vb6Nm1Hs8",
     ],
 )
