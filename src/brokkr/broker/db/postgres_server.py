@@ -182,7 +182,11 @@ def _render_url(host: str) -> str:
 
 async def _initialise(folder: Path, programs: Path, user: pwd.struct_passwd) -> None:
     """Make a cluster beside its place and move it there when it is whole."""
-    partial = _empty_folder(folder.with_name("postgres.partial"), user)
+    partial = folder.with_name("postgres.partial")
+    if partial.exists():
+        # A former owner was killed: what its initdb had started may still write here.
+        await _clear_leftovers(partial)
+    _empty_folder(partial, user)
     command = [str(programs / "initdb"), "-D", HERE, "-U", "brokkr", "-A", "peer"]
     command += ["-E", "UTF8", "--locale=C", "--data-checksums", "--no-instructions"]
     initdb = _spawn(command, partial, user, output=subprocess.PIPE, on_death=signal.SIGKILL)
@@ -197,13 +201,12 @@ async def _initialise(folder: Path, programs: Path, user: pwd.struct_passwd) -> 
     _sync(folder.parent)
 
 
-def _empty_folder(path: Path, user: pwd.struct_passwd) -> Path:
+def _empty_folder(path: Path, user: pwd.struct_passwd) -> None:
     if path.exists():
         shutil.rmtree(path)
     path.mkdir(mode=0o700)
     if os.geteuid() == 0:
         os.chown(path, user.pw_uid, user.pw_gid)
-    return path
 
 
 def _sync(folder: Path) -> None:
