@@ -9,8 +9,8 @@ gives back what is not begun, and says why.
 #
 # - A verb that is needed must fail twice, at least `confirm` apart, with no success between.
 #   An API server that has just started refuses everything for some seconds, and knows no kinds.
-# - Slow is not unable: a late answer is an answer, 429 is no failure, and one slow list while
-#   other reads of the same resource go well is none, either.
+# - Slow is not unable: a late answer is an answer.  Neither a 429 nor one slow list, while other
+#   reads of the same resource go well, is a failure.
 # - One success of the same verb ends it.  A write that goes well also ends what was a matter of
 #   connection or credentials for all verbs of the resource.  What is not confirmed any more is
 #   forgotten after `forget`: then one Work shows how it is.
